@@ -1,0 +1,3 @@
+//! Larder: a pull-through caching mirror for container registries.
+
+pub mod oci;

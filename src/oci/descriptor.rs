@@ -1,0 +1,33 @@
+//! Descriptors (image-spec, descriptor.md): what a manifest says of each thing it lists.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Digest;
+
+/// A pointer from one piece of content to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// The type of the content pointed to.
+    #[serde(default)]
+    pub media_type: String,
+    /// Its name.
+    pub digest: Digest,
+    /// Its size in bytes, as the manifest's author says: a hint, never stored as the blob's own.
+    pub size: u64,
+    /// Where else the content may be had. A layer with `urls` need not be in the registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub urls: Vec<String>,
+    /// Free notes, such as `vnd.docker.reference.type`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Descriptor {
+    /// Whether this entry of an index is BuildKit's attestation of another entry, and no image.
+    pub fn is_attestation(&self) -> bool {
+        self.annotations.contains_key("vnd.docker.reference.type")
+    }
+}

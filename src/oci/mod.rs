@@ -1,0 +1,20 @@
+//! The nouns of the OCI specifications, as types that are built only by parsing. Pure: no I/O.
+
+mod descriptor;
+mod digest;
+mod manifest;
+mod name;
+
+pub use descriptor::Descriptor;
+pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
+pub use manifest::{Children, MAX_MANIFEST_BYTES, MAX_NESTING, Manifest, RefusedManifest};
+pub use name::{InvalidName, Name, Reference, Registry, Repository, Tag};
+
+/// Media type of an OCI image manifest (image-spec, manifest.md).
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of an OCI image index (image-spec, image-index.md).
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of a Docker image manifest, version 2 schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Media type of a Docker manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
