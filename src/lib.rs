@@ -1,3 +1,5 @@
 //! Larder: a pull-through caching mirror for container registries.
 
+pub mod clock;
+pub mod metrics;
 pub mod oci;
