@@ -1,5 +1,6 @@
 //! Larder: a pull-through caching mirror for container registries.
 
 pub mod clock;
+pub mod config;
 pub mod metrics;
 pub mod oci;

@@ -1,0 +1,422 @@
+//! The configuration: what `config.example.toml` describes, checked.
+//!
+//! A key is asked for in one place, with its parser and its default; `reader` finds it on the
+//! command line, in the environment and in the file, and knows by that which keys there are.
+
+mod reader;
+#[cfg(test)]
+mod tests;
+mod upstreams;
+mod value;
+mod written;
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use ipnet::IpNet;
+use toml::de::DeTable;
+use tracing::Level;
+
+use crate::oci::Registry;
+use reader::{Reader, Section};
+use written::{Document, Origin};
+
+pub use reader::Sources;
+
+/// Where the registry API is served unless configured.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
+/// Where metrics and health are served unless configured.
+const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+const EXPIRE_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+const NEGATIVE_TTL: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Who may ask when Larder listens beyond loopback and nothing else is said: loopback, private,
+/// carrier-grade NAT (RFC 6598) and unique local (RFC 4193) addresses.
+const LOCAL_NETWORKS: [&str; 7] = [
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "::1/128",
+    "fc00::/7",
+];
+
+/// A checked configuration: whoever holds one need not doubt any value in it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the registry API is served.
+    pub listen: Vec<Listen>,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// How long running responses and downloads may go on after a stop was asked for.
+    pub drain_timeout: Duration,
+    /// Who may ask.
+    pub access: Access,
+    /// The admin listener.
+    pub admin: Admin,
+    /// What is logged, and how.
+    pub log: Log,
+    /// What is kept, and for how long it counts as fresh.
+    pub cache: Cache,
+    /// Limits of a download.
+    pub download: Download,
+    /// Every upstream, the built-in ones included. At most one is the default.
+    pub upstreams: Vec<Upstream>,
+    /// Legal but odd: unknown `LARDER_*` variables. To be logged at start.
+    pub warnings: Vec<String>,
+    /// Where each key was written, for errors that only show later.
+    pub written_at: Places,
+}
+
+/// Where keys were written.
+#[derive(Clone, Debug, Default)]
+pub struct Places(BTreeMap<String, String>);
+
+/// Every mistake in a configuration, one a line. Shows no secret.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", mistakes.join("\n"))]
+pub struct ConfigError {
+    mistakes: Vec<String>,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An IP address and port.
+    Tcp(SocketAddr),
+    /// A Unix socket, written `unix:/path`.
+    Unix(PathBuf),
+}
+
+/// `[access]`
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Client networks that may ask. `None`: everyone (all listeners are loopback or Unix sockets).
+    pub allow: Option<Vec<IpNet>>,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where metrics and health are served.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// The least severe level written.
+    pub level: Level,
+    /// Text or JSON lines.
+    pub format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[cache]`
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// Free space to leave on the file system. `None`: the larger of 5 % and 5 GiB.
+    pub min_free: Option<Size>,
+    /// Running time after which an unused blob leaves. `None`: never.
+    pub expire_after: Option<Duration>,
+    /// Time between two sweeps.
+    pub sweep_interval: Duration,
+    /// How old a tag may be when it is served because upstream cannot be asked. `None`: any age.
+    pub max_stale: Option<Duration>,
+    /// How long a client waits for upstream's word on a tag that is cached.
+    pub check_timeout: Duration,
+    /// How long upstream's "not found" is remembered.
+    pub negative_ttl: Duration,
+    /// What happens to a cached tag that upstream no longer has.
+    pub on_deleted: OnDeleted,
+}
+
+/// What happens to a cached tag that upstream no longer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDeleted {
+    /// It goes here too.
+    Follow,
+    /// It is still served, as stale.
+    Serve,
+}
+
+/// A size on disk, absolute or relative to a whole that its key names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Bytes.
+    Bytes(u64),
+    /// Per cent, 0 to 100.
+    Percent(u8),
+}
+
+/// `[download]`
+#[derive(Clone, Debug)]
+pub struct Download {
+    /// Time for a TCP and TLS connection to upstream.
+    pub connect_timeout: Duration,
+    /// Silence after which a body counts as stalled.
+    pub idle_timeout: Duration,
+}
+
+/// `[[upstream]]`
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// The registry this stands for.
+    pub registry: Registry,
+    /// Where it is reached, in order of preference; never empty.
+    pub endpoints: Vec<Endpoint>,
+    /// Other names it is known by in paths and `ns`.
+    pub aliases: Vec<String>,
+    /// Whether bare names are looked up here.
+    pub default: bool,
+    /// How long a tag is served without asking upstream.
+    pub tag_ttl: Duration,
+    /// Hosts that may receive the credentials although they are no part of the registry's domain.
+    pub trusted_realms: Vec<String>,
+}
+
+/// One place where a registry is reached.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// Scheme, host, port and an optional path prefix without a trailing slash.
+    pub url: url::Url,
+    /// What is presented there, if anything.
+    pub credentials: Option<Credentials>,
+    /// PEM file with certificate authorities trusted beside the system's.
+    pub ca: Option<PathBuf>,
+}
+
+/// A user name with a secret, read from the configuration or from a file at start.
+///
+/// The user name `<token>` marks the secret as an OAuth2 identity token, as Docker's credential
+/// helpers do.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    /// The user name, or `<token>`.
+    pub username: String,
+    /// The password or identity token. Never logged.
+    pub password: String,
+}
+
+impl Config {
+    /// Reads and checks a configuration. Flags win over variables, variables over the file, the
+    /// file over the defaults.
+    pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+        let path = sources.file().unwrap_or(Path::new(""));
+        let text = match sources.file() {
+            Some(path) => read_file(path)?,
+            None => String::new(),
+        };
+        let document = Document { path, text: &text };
+        let table = DeTable::parse(&text).map_err(|error| syntax_error(document, &error))?;
+        let mut reader = Reader::new(sources, document, table.get_ref());
+        let mut config = Config::read(&mut reader, sources);
+        (config.written_at, config.warnings) = reader.finish()?;
+        Ok(config)
+    }
+
+    /// Whether nobody but this machine can reach the registry API.
+    pub fn listens_on_loopback_only(&self) -> bool {
+        are_loopback(&self.listen)
+    }
+
+    /// Everything, with defaults where something is wrong: the reader knows, and refuses it all.
+    fn read(reader: &mut Reader<'_>, sources: &Sources) -> Config {
+        let mut root = reader.root();
+        let listen = root.take("listen", value::some_of(value::listen));
+        let listen = listen.unwrap_or_else(|| vec![Listen::Tcp(LISTEN)]);
+        let data_dir = data_dir(&mut root, sources);
+        let drain_timeout = root.take("drain_timeout", value::duration);
+        let with_built_in = root.take("builtin_upstreams", value::boolean);
+        Config {
+            access: Access::read(reader.section("access"), &listen),
+            listen,
+            data_dir,
+            drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+            admin: Admin::read(reader.section("admin")),
+            log: Log::read(reader.section("log")),
+            cache: Cache::read(reader.section("cache")),
+            download: Download::read(reader.section("download")),
+            upstreams: upstreams::upstreams(reader, with_built_in.unwrap_or(true)),
+            warnings: Vec::new(),
+            written_at: Places::default(),
+        }
+    }
+}
+
+impl Access {
+    fn read(mut section: Section<'_, '_>, listen: &[Listen]) -> Access {
+        let stated = section.take("allow", value::list_of(value::network));
+        let local = || LOCAL_NETWORKS.iter().filter_map(|net| net.parse().ok()).collect();
+        Access { allow: stated.or_else(|| (!are_loopback(listen)).then(local)) }
+    }
+}
+
+impl Admin {
+    fn read(mut section: Section<'_, '_>) -> Admin {
+        let listen = section.take("listen", value::socket_address);
+        Admin { listen: listen.unwrap_or(ADMIN_LISTEN) }
+    }
+}
+
+impl Log {
+    fn read(mut section: Section<'_, '_>) -> Log {
+        let levels = [
+            ("error", Level::ERROR),
+            ("warn", Level::WARN),
+            ("info", Level::INFO),
+            ("debug", Level::DEBUG),
+            ("trace", Level::TRACE),
+        ];
+        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let level = section.take("level", |written| value::one_of(written, &levels));
+        let format = section.take("format", |written| value::one_of(written, &formats));
+        Log { level: level.unwrap_or(Level::INFO), format: format.unwrap_or(LogFormat::Text) }
+    }
+}
+
+impl Cache {
+    /// Bytes to leave free on a file system of `total` bytes.
+    pub fn min_free_bytes(&self, total: u64) -> u64 {
+        match self.min_free {
+            Some(size) => size.of(total),
+            None => Size::Percent(5).of(total).max(5 << 30),
+        }
+    }
+
+    fn read(mut section: Section<'_, '_>) -> Cache {
+        let expire_after = section.take("expire_after", value::positive_duration_or_never);
+        let sweep_interval = section.take("sweep_interval", value::positive_duration);
+        let max_stale = section.take("max_stale", value::duration_or_never);
+        let check_timeout = section.take("check_timeout", value::duration);
+        let negative_ttl = section.take("negative_ttl", value::duration);
+        let on_deleted = section.take("on_deleted", |written| {
+            let words = [("follow", OnDeleted::Follow), ("serve", OnDeleted::Serve)];
+            value::one_of(written, &words)
+        });
+        Cache {
+            min_free: section.take("min_free", value::size),
+            expire_after: expire_after.unwrap_or(Some(EXPIRE_AFTER)),
+            sweep_interval: sweep_interval.unwrap_or(SWEEP_INTERVAL),
+            max_stale: max_stale.unwrap_or(None),
+            check_timeout: check_timeout.unwrap_or(CHECK_TIMEOUT),
+            negative_ttl: negative_ttl.unwrap_or(NEGATIVE_TTL),
+            on_deleted: on_deleted.unwrap_or(OnDeleted::Follow),
+        }
+    }
+}
+
+impl Size {
+    /// Bytes of this size, where the whole is `total` bytes.
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            Size::Bytes(bytes) => bytes,
+            Size::Percent(percent) => (total / 100).saturating_mul(percent.into()),
+        }
+    }
+}
+
+impl Download {
+    fn read(mut section: Section<'_, '_>) -> Download {
+        let connect_timeout = section.take("connect_timeout", value::positive_duration);
+        let idle_timeout = section.take("idle_timeout", value::positive_duration);
+        Download {
+            connect_timeout: connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+            idle_timeout: idle_timeout.unwrap_or(IDLE_TIMEOUT),
+        }
+    }
+}
+
+impl Places {
+    /// `larder.toml:3: listen`, or only the key if it has its default.
+    pub fn place(&self, key: &str) -> String {
+        match self.0.get(key) {
+            Some(place) => format!("{place}: {key}"),
+            None => key.to_owned(),
+        }
+    }
+}
+
+impl ConfigError {
+    fn new(mistakes: Vec<String>) -> ConfigError {
+        ConfigError { mistakes }
+    }
+}
+
+/// As it is written in the configuration.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Tcp(address) => fmt::Display::fmt(address, f),
+            Listen::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|error| {
+        let path = path.display();
+        ConfigError::new(vec![format!(
+            "{path}: cannot read the configuration: {error}; name a file that this user may read"
+        )])
+    })
+}
+
+/// What breaks TOML's grammar. Only the line is named, not shown: it may hold a secret.
+fn syntax_error(document: Document<'_>, error: &toml::de::Error) -> ConfigError {
+    let offset = error.span().map_or(0, |span| span.start);
+    let origin = Origin::File(document, offset);
+    ConfigError::new(vec![format!("{origin}: this is no TOML: {}", error.message())])
+}
+
+fn are_loopback(listen: &[Listen]) -> bool {
+    listen.iter().all(|listen| match listen {
+        Listen::Tcp(address) => address.ip().to_canonical().is_loopback(),
+        Listen::Unix(_) => true,
+    })
+}
+
+/// As configured, or else where this kind of process keeps its data.
+fn data_dir(root: &mut Section<'_, '_>, sources: &Sources) -> PathBuf {
+    let stated = root.take("data_dir", value::path);
+    let directory = stated.or_else(|| {
+        let variable = |name| sources.variable(name).map(|(_, value)| value);
+        // systemd separates several state directories by colons.
+        let state = variable("STATE_DIRECTORY").and_then(|list| list.split(':').next());
+        // The XDG specification ignores a relative one.
+        let data_home = variable("XDG_DATA_HOME").filter(|home| home.starts_with('/'));
+        let home = || variable("HOME").map(|home| Path::new(home).join(".local/share"));
+        let below_home =
+            || data_home.map(PathBuf::from).or_else(home).map(|home| home.join("larder"));
+        state.map(PathBuf::from).or_else(below_home)
+    });
+    if directory.is_none() && !root.has("data_dir") {
+        root.wrong("data_dir", "no HOME to put it in; write data_dir, or use --data-dir");
+    }
+    directory.unwrap_or_default()
+}

@@ -1,0 +1,112 @@
+//! `[[upstream]]`: what it changes and adds.
+
+use super::*;
+
+#[test]
+fn an_upstream_changes_only_the_keys_it_states() {
+    let config = load("[[upstream]]\nregistry = \"docker.io\"\ntag_ttl = \"5m\"");
+    assert_eq!(config.upstreams.len(), 13);
+    let hub = upstream(&config, "docker.io");
+    assert_eq!(hub.tag_ttl, Duration::from_secs(300));
+    assert!(hub.default);
+    assert_eq!(endpoints(hub), [("https://registry-1.docker.io/", None)]);
+}
+
+#[test]
+fn without_built_in_upstreams_only_those_written_are_left() {
+    let config =
+        load("builtin_upstreams = false\n[[upstream]]\nregistry = \"ghcr.io\"\naliases = [\"gh\"]");
+    assert_eq!(config.upstreams.len(), 1);
+    assert!(config.upstreams.iter().all(|upstream| !upstream.default));
+    assert_eq!(config.upstreams[0].tag_ttl, Duration::from_secs(60));
+    assert_eq!(config.upstreams[0].aliases, ["gh"]);
+}
+
+#[test]
+fn one_registry_or_none_is_the_default() {
+    let default = |text: &str| {
+        let config = load(text);
+        let defaults = config.upstreams.iter().filter(|upstream| upstream.default);
+        defaults.map(|upstream| upstream.registry.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(default("[[upstream]]\nregistry = \"corp.io\"\ndefault = true"), ["corp.io"]);
+    assert!(default("[[upstream]]\nregistry = \"docker.io\"\ndefault = false").is_empty());
+    assert_eq!(default("[[upstream]]\nregistry = \"corp.io\"\ndefault = false"), ["docker.io"]);
+}
+
+#[test]
+fn an_added_registry_is_asked_about_every_tag() {
+    let config = load("[[upstream]]\nregistry = \"Corp.io:5000\"");
+    let corp = upstream(&config, "corp.io:5000");
+    assert_eq!(corp.tag_ttl, Duration::ZERO);
+    assert_eq!(endpoints(corp), [("https://corp.io:5000/", None)]);
+}
+
+#[test]
+fn credentials_stay_on_the_first_endpoints_host_and_out_of_the_clear() {
+    let config = load(
+        r#"[[upstream]]
+        registry = "corp.io"
+        username = "me"
+        password_file = "secret"
+        endpoints = [
+            "https://art.corp/docker-remote/",
+            "https://art.corp:8443",
+            "http://art.corp",
+            "https://other.corp",
+            { url = "https://backup.corp", username = "<token>", password_file = "backup-password" },
+            { url = "https://art.corp/x", username = "you", password = "own" },
+        ]"#,
+    );
+    assert_eq!(
+        endpoints(upstream(&config, "corp.io")),
+        [
+            ("https://art.corp/docker-remote", Some("s3cret")),
+            ("https://art.corp:8443/", Some("s3cret")),
+            ("http://art.corp/", None),
+            ("https://other.corp/", None),
+            ("https://backup.corp/", Some("s3cret")),
+            ("https://art.corp/x", Some("own")),
+        ]
+    );
+    assert!(!format!("{config:?}").contains("s3cret"));
+}
+
+#[test]
+fn authorities_hold_for_every_endpoint_without_its_own() {
+    let setting = Setting::new(
+        r#"[[upstream]]
+        registry = "corp.io"
+        ca = "corp.pem"
+        endpoints = ["https://a.io", { url = "https://b.io", ca = "secret" }]"#,
+    );
+    let config = setting.load();
+    let authorities = upstream(&config, "corp.io").endpoints.iter().map(|endpoint| &endpoint.ca);
+    let expected = ["corp.pem", "secret"].map(|name| Some(setting.directory.path().join(name)));
+    assert!(authorities.eq(expected.iter()));
+}
+
+#[test]
+fn one_key_of_one_upstream_may_be_a_variable() {
+    let file = "[[upstream]]\nregistry = \"my-corp.io:5000\"\nusername = \"me\"\npassword_file = \"secret\"";
+    let setting = Setting::new(file)
+        .with_variable("LARDER_UPSTREAM_MY_CORP_IO_5000_PASSWORD", "stronger")
+        .with_variable("LARDER_UPSTREAM_GHCR_IO_TAG_TTL", "7s")
+        .with_variable("LARDER_UPSTREAM_QUAY_IO_ENDPOINTS", "http://a.io/, http://b.io")
+        .with_variable("LARDER_UPSTREAM_DOCKER_IO_DEFAULT", "false");
+    let config = setting.load();
+    let corp = upstream(&config, "my-corp.io:5000");
+    assert_eq!(endpoints(corp), [("https://my-corp.io:5000/", Some("stronger"))]);
+    assert_eq!(upstream(&config, "ghcr.io").tag_ttl, Duration::from_secs(7));
+    let quay = endpoints(upstream(&config, "quay.io"));
+    assert_eq!(quay, [("http://a.io/", None), ("http://b.io/", None)]);
+    assert!(!upstream(&config, "docker.io").default);
+}
+
+#[test]
+fn a_variable_that_two_registries_share_is_refused() {
+    let file = "[[upstream]]\nregistry = \"a-b.io\"\n[[upstream]]\nregistry = \"a.b.io\"";
+    let setting = Setting::new(file).with_variable("LARDER_UPSTREAM_A_B_IO_TAG_TTL", "1m");
+    let expected = "LARDER_UPSTREAM_A_B_IO_TAG_TTL: upstream.tag_ttl: two registries share this variable; write the key into the file";
+    assert_eq!(setting.mistakes(), expected);
+}

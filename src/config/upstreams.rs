@@ -1,0 +1,289 @@
+//! `[[upstream]]`: the registries that are built in, with what the configuration changes and adds.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use toml::{Spanned, de::DeValue};
+use url::Url;
+
+use super::{
+    Credentials, Endpoint, Upstream,
+    reader::{Reader, Section},
+    value,
+    written::{Origin, Value, Written},
+};
+use crate::oci::Registry;
+
+/// The registry that bare names are looked up in, unless another is the default.
+const DOCKER_HUB: &str = "docker.io";
+
+/// Where Docker Hub is reached; every other registry is reached at its name.
+const DOCKER_HUB_ENDPOINT: &str = "https://registry-1.docker.io";
+
+/// The registries that are mirrored without a word of configuration.
+const BUILT_IN: [&str; 13] = [
+    DOCKER_HUB,
+    "ghcr.io",
+    "quay.io",
+    "registry.k8s.io",
+    "gcr.io",
+    "mcr.microsoft.com",
+    "public.ecr.aws",
+    "nvcr.io",
+    "registry.gitlab.com",
+    "docker.elastic.co",
+    "lscr.io",
+    "cgr.dev",
+    "registry.access.redhat.com",
+];
+
+/// How long a tag of a built-in registry is fresh.
+const BUILT_IN_TAG_TTL: Duration = Duration::from_secs(60);
+
+/// How long a tag of any other registry is fresh.
+const ADDED_TAG_TTL: Duration = Duration::ZERO;
+
+/// An upstream whose names have not been compared with the others' yet.
+struct Draft<'a> {
+    upstream: Upstream,
+    origin: Option<Origin<'a>>,
+    stated_default: Option<(bool, Origin<'a>)>,
+    aliases: Vec<(Registry, Origin<'a>)>,
+}
+
+type Table<'a> = &'a Spanned<DeValue<'a>>;
+
+/// All upstreams: the built-in ones first (or only those that have an `[[upstream]]`), then the
+/// added ones.
+pub(super) fn upstreams(reader: &mut Reader<'_>, with_built_in: bool) -> Vec<Upstream> {
+    let mut drafts: Vec<Draft<'_>> = registries(reader, with_built_in)
+        .into_iter()
+        .map(|(registry, table)| draft(reader, registry, table))
+        .collect();
+    choose_default(reader, &mut drafts);
+    refuse_shared_names(reader, &drafts);
+    refuse_ambiguous_names(reader, &drafts);
+    drafts.into_iter().map(|draft| draft.upstream).collect()
+}
+
+fn registries<'a>(
+    reader: &mut Reader<'a>,
+    with_built_in: bool,
+) -> Vec<(Registry, Option<Table<'a>>)> {
+    let mut registries = Vec::new();
+    if with_built_in {
+        let built_in = BUILT_IN.iter().filter_map(|name| name.parse().ok());
+        registries.extend(built_in.map(|registry: Registry| (registry, None)));
+    }
+    for table in reader.tables("upstream") {
+        let mut section = reader.table("upstream", Some(table), None);
+        let Some((registry, origin)) = required_registry(&mut section) else {
+            continue;
+        };
+        match registries.iter_mut().find(|(known, _)| *known == registry) {
+            None => registries.push((registry, Some(table))),
+            Some((_, place @ None)) => *place = Some(table),
+            Some((_, Some(_))) => section.wrong_at(
+                origin,
+                "registry",
+                &format!("{registry} has an [[upstream]] already; write all its keys there"),
+            ),
+        }
+    }
+    registries
+}
+
+fn required_registry<'a>(section: &mut Section<'_, 'a>) -> Option<(Registry, Origin<'a>)> {
+    if !section.has("registry") {
+        section.wrong("registry", "is missing; write for example registry = \"ghcr.io\"");
+    }
+    section.take_written("registry", value::registry)
+}
+
+fn draft<'a>(reader: &mut Reader<'a>, registry: Registry, table: Option<Table<'a>>) -> Draft<'a> {
+    let mut section = reader.table("upstream", table, Some(variables_of(&registry)));
+    let origin = section.origin();
+    let tag_ttl =
+        if BUILT_IN.contains(&registry.as_str()) { BUILT_IN_TAG_TTL } else { ADDED_TAG_TTL };
+    let alias = |item: Written<'a>| Ok((value::registry(item)?, item.origin));
+    let aliases = section.take("aliases", value::list_of(alias));
+    let aliases = aliases.unwrap_or_default();
+    let upstream = Upstream {
+        endpoints: endpoints(&mut section, &registry),
+        aliases: aliases.iter().map(|(name, _)| name.to_string()).collect(),
+        default: false,
+        tag_ttl: section.take("tag_ttl", value::duration).unwrap_or(tag_ttl),
+        trusted_realms: trusted_realms(&mut section),
+        registry,
+    };
+    Draft {
+        upstream,
+        origin,
+        stated_default: section.take_written("default", value::boolean),
+        aliases,
+    }
+}
+
+/// `LARDER_UPSTREAM_DOCKER_IO_`
+fn variables_of(registry: &Registry) -> String {
+    let name = registry.as_str().to_uppercase();
+    let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "_");
+    format!("LARDER_UPSTREAM_{name}_")
+}
+
+fn trusted_realms(section: &mut Section<'_, '_>) -> Vec<String> {
+    let hosts = section.take("trusted_realms", value::list_of(value::registry));
+    let hosts = hosts.unwrap_or_default();
+    hosts.iter().map(Registry::to_string).collect()
+}
+
+/// The endpoints, each with the section's credentials if it is on the host of the first, and with
+/// the section's authorities unless it has its own.
+fn endpoints(section: &mut Section<'_, '_>, registry: &Registry) -> Vec<Endpoint> {
+    let credentials = credentials(section);
+    let ca = section.take("ca", value::readable_file);
+    let written = section.take("endpoints", value::some_of(Ok));
+    let mut endpoints: Vec<Endpoint> = match written {
+        Some(items) => items.into_iter().filter_map(|item| endpoint(section, item)).collect(),
+        None => default_endpoint(registry).into_iter().collect(),
+    };
+    let Some(home) = endpoints.first().map(|endpoint| endpoint.url.clone()) else {
+        return endpoints;
+    };
+    for endpoint in &mut endpoints {
+        if inherits_credentials(&endpoint.url, &home) && endpoint.credentials.is_none() {
+            endpoint.credentials.clone_from(&credentials);
+        }
+        if endpoint.ca.is_none() {
+            endpoint.ca.clone_from(&ca);
+        }
+    }
+    endpoints
+}
+
+fn endpoint<'a>(section: &mut Section<'_, 'a>, item: Written<'a>) -> Option<Endpoint> {
+    if !matches!(item.value, Value::Toml(DeValue::Table(_))) {
+        let url = section.parse("endpoints", item, value::endpoint_url)?;
+        return Some(Endpoint { url, credentials: None, ca: None });
+    }
+    let mut keys = section.below("endpoints", item)?;
+    if !keys.has("url") {
+        keys.wrong("url", "is missing; write for example url = \"https://registry.corp\"");
+    }
+    let url = keys.take("url", value::endpoint_url);
+    let credentials = credentials(&mut keys);
+    let ca = keys.take("ca", value::readable_file);
+    Some(Endpoint { url: url?, credentials, ca })
+}
+
+fn default_endpoint(registry: &Registry) -> Option<Endpoint> {
+    let url = match registry.as_str() {
+        DOCKER_HUB => DOCKER_HUB_ENDPOINT.to_owned(),
+        host => format!("https://{host}"),
+    };
+    Some(Endpoint { url: Url::parse(&url).ok()?, credentials: None, ca: None })
+}
+
+/// On the same host, and not in the clear if `home` is reached over TLS.
+fn inherits_credentials(url: &Url, home: &Url) -> bool {
+    url.host() == home.host() && (url.scheme() == "https" || home.scheme() == "http")
+}
+
+fn credentials(section: &mut Section<'_, '_>) -> Option<Credentials> {
+    let username = section.take("username", value::text);
+    let password = secret(section);
+    let secret_key = ["password", "password_file"].into_iter().find(|key| section.has(key));
+    match (section.has("username"), secret_key) {
+        (true, None) => section.wrong("username", "has no password; add password_file"),
+        (false, Some(key)) => {
+            section.wrong(key, "has no username; add username (\"<token>\" for an identity token)")
+        }
+        (true, Some(_)) | (false, None) => {}
+    }
+    Some(Credentials { username: username?, password: password? })
+}
+
+/// The password, or the content of its file, whichever is written in the stronger place.
+fn secret(section: &mut Section<'_, '_>) -> Option<String> {
+    let stated = section.take_written("password", value::text);
+    let from_file = section.take_written("password_file", value::secret_file);
+    match (stated, from_file) {
+        (Some((secret, stated)), Some((content, file))) => {
+            if stated.strength() == file.strength() {
+                section.wrong_at(
+                    file,
+                    "password_file",
+                    "stands beside password; write one of them",
+                );
+            }
+            Some(if stated.strength() > file.strength() { secret } else { content })
+        }
+        (stated, from_file) => stated.or(from_file).map(|(secret, _)| secret),
+    }
+}
+
+/// Docker Hub, unless another registry says that it is the default or Docker Hub that it is not.
+fn choose_default<'a>(reader: &mut Reader<'a>, drafts: &mut [Draft<'a>]) {
+    let mut chosen: Option<Registry> = None;
+    for draft in drafts.iter_mut() {
+        let Some((true, origin)) = draft.stated_default else {
+            continue;
+        };
+        match &chosen {
+            None => {
+                chosen = Some(draft.upstream.registry.clone());
+                draft.upstream.default = true;
+            }
+            Some(other) => {
+                let message = format!("{other} is the default already; only one registry can be");
+                reader.wrong(origin, "upstream.default", &message);
+            }
+        }
+    }
+    let is_hub = |draft: &&mut Draft<'_>| draft.upstream.registry.as_str() == DOCKER_HUB;
+    if chosen.is_none()
+        && let Some(hub) = drafts.iter_mut().find(is_hub)
+    {
+        hub.upstream.default = hub.stated_default.is_none();
+    }
+}
+
+fn refuse_shared_names<'a>(reader: &mut Reader<'a>, drafts: &[Draft<'a>]) {
+    let registries = drafts.iter().map(|draft| &draft.upstream.registry);
+    let mut owners: BTreeMap<&Registry, &Registry> = registries.map(|name| (name, name)).collect();
+    for draft in drafts {
+        for (alias, origin) in &draft.aliases {
+            if let Some(owner) = owners.insert(alias, &draft.upstream.registry) {
+                let message = format!("{alias} is already a name of {owner}; choose another");
+                reader.wrong(*origin, "upstream.aliases", &message);
+            }
+        }
+    }
+}
+
+/// Refuses names that could as well be the first component of a repository at the default registry.
+fn refuse_ambiguous_names<'a>(reader: &mut Reader<'a>, drafts: &[Draft<'a>]) {
+    let Some(default) = drafts.iter().find(|draft| draft.upstream.default) else {
+        return;
+    };
+    let default = &default.upstream.registry;
+    let mut refuse = |name: &Registry, origin: Option<Origin<'a>>, key: &str| {
+        if !is_unmistakable(name.as_str()) {
+            let message = format!(
+                "{name} could be a repository of {default}, where bare names are looked up; \
+                 write a name with a dot, such as {name}.local"
+            );
+            reader.wrong(origin, key, &message);
+        }
+    };
+    for draft in drafts {
+        refuse(&draft.upstream.registry, draft.origin, "upstream.registry");
+        for (alias, origin) in &draft.aliases {
+            refuse(alias, Some(*origin), "upstream.aliases");
+        }
+    }
+}
+
+/// Whether a name is a host by Docker's rule, so that no repository name begins with it.
+fn is_unmistakable(name: &str) -> bool {
+    name == "localhost" || name.contains(['.', ':'])
+}

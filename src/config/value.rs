@@ -1,0 +1,271 @@
+//! Values as written → values as meant. Every message says what to write instead; none shows what
+//! may be a secret.
+
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use ipnet::IpNet;
+use toml::de::DeValue;
+use url::Url;
+
+use super::{
+    Listen, Size,
+    written::{Value, Written, Wrong},
+};
+use crate::oci::Registry;
+
+type Parsed<'a, T> = Result<T, Wrong<'a>>;
+
+/// Longer times are written `never`; they would only overflow in arithmetic.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Any text. The message does not show it: user names and passwords are text.
+pub(super) fn text(written: Written<'_>) -> Parsed<'_, String> {
+    match written.as_text() {
+        Some(text) if !text.is_empty() => Ok(text.to_owned()),
+        Some(_) | None => Err(written.wrong("want text in quotes")),
+    }
+}
+
+/// `true` or `false`.
+pub(super) fn boolean(written: Written<'_>) -> Parsed<'_, bool> {
+    match written.value {
+        Value::Toml(DeValue::Boolean(value)) => Ok(*value),
+        Value::Bare(text) => written.parsed(text.parse().ok(), "neither true nor false"),
+        Value::Toml(_) => Err(written.is("neither true nor false")),
+    }
+}
+
+/// A time with its unit, up to 100 years.
+pub(super) fn duration(written: Written<'_>) -> Parsed<'_, Duration> {
+    let value = written.as_text().and_then(parse_duration);
+    written.parsed(value, "no duration; write for example \"30s\" or \"1h 30m\"")
+}
+
+/// A time above zero.
+pub(super) fn positive_duration(written: Written<'_>) -> Parsed<'_, Duration> {
+    let value = duration(written)?;
+    refuse_zero(written, Some(value))?;
+    Ok(value)
+}
+
+/// A time, or `never`.
+pub(super) fn duration_or_never(written: Written<'_>) -> Parsed<'_, Option<Duration>> {
+    let value = written.as_text().and_then(|text| match text {
+        "never" => Some(None),
+        text => parse_duration(text).map(Some),
+    });
+    written.parsed(value, "no duration; write for example \"90d\" or \"never\"")
+}
+
+/// A time above zero, or `never`.
+pub(super) fn positive_duration_or_never(written: Written<'_>) -> Parsed<'_, Option<Duration>> {
+    let value = duration_or_never(written)?;
+    refuse_zero(written, value)?;
+    Ok(value)
+}
+
+/// Bytes with a unit, or per cent.
+pub(super) fn size(written: Written<'_>) -> Parsed<'_, Size> {
+    let value = written.as_text().and_then(parse_size);
+    written.parsed(value, "no size; write for example \"100GiB\" or \"10%\"")
+}
+
+/// `address:port` or `unix:/path`.
+pub(super) fn listen(written: Written<'_>) -> Parsed<'_, Listen> {
+    let text = written.as_text().unwrap_or_default();
+    if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+        return Ok(Listen::Unix(written.origin.directory().join(path)));
+    }
+    written.parsed(
+        text.parse().ok().map(Listen::Tcp),
+        "no address to listen on; write for example \"127.0.0.1:5000\", \"[::]:5000\" or \"unix:/run/larder.sock\"",
+    )
+}
+
+/// `address:port`
+pub(super) fn socket_address(written: Written<'_>) -> Parsed<'_, SocketAddr> {
+    written.parsed_from_text("no address to listen on; write for example \"127.0.0.1:5001\"")
+}
+
+/// A network, or one address.
+pub(super) fn network(written: Written<'_>) -> Parsed<'_, IpNet> {
+    let parse = |text: &str| {
+        let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+        text.parse().ok().or_else(address)
+    };
+    written.parsed(
+        written.as_text().and_then(parse),
+        "no network; write for example \"10.0.0.0/8\" or \"fd00::/8\"",
+    )
+}
+
+/// A host with an optional port: a registry, an alias of one, a trusted host.
+pub(super) fn registry(written: Written<'_>) -> Parsed<'_, Registry> {
+    written
+        .parsed_from_text("no host name; write for example \"ghcr.io\" or \"registry.corp:5000\"")
+}
+
+/// The URL of an endpoint. The message does not show it: it may hold a password by mistake.
+pub(super) fn endpoint_url(written: Written<'_>) -> Parsed<'_, Url> {
+    let parsed = written.as_text().and_then(|text| Url::parse(text).ok());
+    let is_web = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    let Some(mut url) = parsed.filter(is_web) else {
+        return Err(written.wrong("want a URL; write for example \"https://registry.corp\""));
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(written.wrong("a URL holds no password; write username and password_file"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(written.wrong("want a URL without \"?\" and \"#\""));
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    url.set_path(&path);
+    Ok(url)
+}
+
+/// A path, relative to the file it is written in.
+pub(super) fn path(written: Written<'_>) -> Parsed<'_, PathBuf> {
+    let path = written.as_text().filter(|path| !path.is_empty());
+    let path = path.map(|path| written.origin.directory().join(path));
+    written.parsed(path, "no path; write for example \"/var/lib/larder\"")
+}
+
+/// The path of a file that can be read.
+pub(super) fn readable_file(written: Written<'_>) -> Parsed<'_, PathBuf> {
+    let path = path(written)?;
+    match fs::read(&path) {
+        Ok(_) => Ok(path),
+        Err(error) => Err(written.wrong(&format!(
+            "cannot read {}: {error}; name a file that this user may read",
+            path.display()
+        ))),
+    }
+}
+
+/// The content of a file without the line break at its end. The message does not show the path: it
+/// may be the secret itself by mistake.
+pub(super) fn secret_file(written: Written<'_>) -> Parsed<'_, String> {
+    let secret = fs::read_to_string(path(written)?).and_then(|content| {
+        match content.trim_end_matches(['\r', '\n']) {
+            "" => Err(io::Error::other("it is empty")),
+            secret => Ok(secret.to_owned()),
+        }
+    });
+    secret.map_err(|error| {
+        written.wrong(&format!(
+            "cannot use this file: {error}; name a file that holds the secret and that this user may read"
+        ))
+    })
+}
+
+/// One of a few words.
+pub(super) fn one_of<'a, T: Copy>(written: Written<'a>, words: &[(&str, T)]) -> Parsed<'a, T> {
+    let text = written.as_text();
+    let meant = words.iter().find(|(word, _)| Some(*word) == text);
+    let quoted: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
+    let want = format!("none of {}", quoted.join(", "));
+    written.parsed(meant.map(|(_, value)| *value), &want)
+}
+
+/// A list, whose items `parse` understands. One value stands for a list of one, and bare text is
+/// separated by commas.
+pub(super) fn list_of<'a, T>(
+    parse: impl Fn(Written<'a>) -> Parsed<'a, T>,
+) -> impl Fn(Written<'a>) -> Parsed<'a, Vec<T>> {
+    move |written| written.items().into_iter().map(&parse).collect()
+}
+
+/// A list with at least one item.
+pub(super) fn some_of<'a, T>(
+    parse: impl Fn(Written<'a>) -> Parsed<'a, T>,
+) -> impl Fn(Written<'a>) -> Parsed<'a, Vec<T>> {
+    let list = list_of(parse);
+    move |written| match list(written)? {
+        items if items.is_empty() => Err(written.wrong("is empty; leave the key out or write one")),
+        items => Ok(items),
+    }
+}
+
+impl<'a> Written<'a> {
+    /// A mistake in this value.
+    pub(super) fn wrong(self, message: &str) -> Wrong<'a> {
+        Wrong { origin: self.origin, message: message.to_owned() }
+    }
+
+    /// This value if it is text.
+    fn as_text(self) -> Option<&'a str> {
+        match self.value {
+            Value::Toml(value) => value.as_str(),
+            Value::Bare(text) => Some(text),
+        }
+    }
+
+    /// The mistake that this value is `what`.
+    fn is(self, what: &str) -> Wrong<'a> {
+        self.wrong(&format!("{} is {what}", self.shown()))
+    }
+
+    fn parsed<T>(self, value: Option<T>, otherwise: &str) -> Parsed<'a, T> {
+        value.ok_or_else(|| self.is(otherwise))
+    }
+
+    fn parsed_from_text<T: FromStr>(self, otherwise: &str) -> Parsed<'a, T> {
+        let value = self.as_text().and_then(|text| text.parse().ok());
+        self.parsed(value, otherwise)
+    }
+
+    fn items(self) -> Vec<Written<'a>> {
+        match self.value {
+            Value::Toml(DeValue::Array(items)) => items
+                .iter()
+                .map(|item| Written {
+                    value: Value::Toml(item.get_ref()),
+                    origin: self.origin.moved_to(item.span().start),
+                })
+                .collect(),
+            Value::Toml(_) => vec![self],
+            Value::Bare(text) => text
+                .split(',')
+                .map(|item| Written { value: Value::Bare(item.trim()), origin: self.origin })
+                .collect(),
+        }
+    }
+
+    fn shown(self) -> String {
+        match self.value {
+            Value::Bare(text) => format!("{text:?}"),
+            Value::Toml(DeValue::String(text)) => format!("{text:?}"),
+            Value::Toml(DeValue::Integer(number)) => number.to_string(),
+            Value::Toml(value) => format!("this {}", value.type_str()),
+        }
+    }
+}
+
+fn refuse_zero(written: Written<'_>, value: Option<Duration>) -> Parsed<'_, ()> {
+    match value {
+        Some(Duration::ZERO) => Err(written.is("too short; write a time above zero")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text).ok().filter(|duration| *duration <= LONGEST)
+}
+
+fn parse_size(text: &str) -> Option<Size> {
+    if let Some(number) = text.strip_suffix('%') {
+        let percent = number.trim_end().parse().ok();
+        return percent.filter(|percent| *percent <= 100).map(Size::Percent);
+    }
+    // Without a unit nobody knows what was meant.
+    let has_unit = text.ends_with(|last: char| last.is_ascii_alphabetic());
+    let size: ByteSize = text.parse().ok().filter(|_| has_unit)?;
+    Some(Size::Bytes(size.as_u64()))
+}
