@@ -1,0 +1,250 @@
+//! Blobs as they are read, and as they are written: append, verify, publish.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    CannotTake, Shared, blocking, directory, downloads::Partial, running::Moment, table::Table,
+};
+use crate::oci::{Digest, Hasher};
+
+/// Room that is reserved at a time for a blob of unknown size, in bytes.
+const UNKNOWN_SIZE_STEP: u64 = 64 * 1024 * 1024;
+
+/// A verified blob, open for reading; it stays readable when the blob is removed meanwhile.
+#[derive(Clone, Debug)]
+pub struct BlobReader {
+    file: Arc<File>,
+    size: u64,
+}
+
+/// A blob being written: an append-only file under `downloads/`, removed when dropped
+/// unpublished. After an [`append`](BlobWriter::append) that failed or was dropped in mid-way
+/// only its readers are of use.
+#[derive(Debug)]
+pub struct BlobWriter {
+    store: Arc<Shared>,
+    partial: Partial,
+    digest: Digest,
+    hasher: Hasher,
+    written: u64,
+    reserved: u64,
+    broken: bool,
+}
+
+/// A blob whose bytes are verified but not yet under `blobs/`.
+#[derive(Debug)]
+pub struct VerifiedBlob(BlobWriter);
+
+/// The bytes are not those the digest names.
+#[derive(Debug, thiserror::Error)]
+#[error("the content's digest is {actual}")]
+pub struct WrongDigest {
+    /// What the bytes hash to.
+    pub actual: Digest,
+}
+
+impl BlobReader {
+    pub(super) fn new(file: File, size: u64) -> BlobReader {
+        let file = Arc::new(file);
+        BlobReader { file, size }
+    }
+
+    /// Bytes in the blob.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Up to `length` bytes at `offset`; empty only at the end. Reads on a blocking thread.
+    ///
+    /// # Errors
+    /// What the disk says, and [`io::ErrorKind::UnexpectedEof`] when the file ends before
+    /// [`BlobReader::size`].
+    pub async fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
+        let reader = self.clone();
+        // Taken here and not there: buffers that come and go on a few threads leave fewer holes
+        // in the heap than on as many as read files.
+        let buffer = vec![0; length];
+        blocking(move || reader.read_into(buffer, offset)).await?
+    }
+
+    /// [`BlobReader::read_at`], blocking.
+    pub(super) fn read_into(&self, mut buffer: Vec<u8>, offset: u64) -> io::Result<Bytes> {
+        let read = loop {
+            match self.file.read_at(&mut buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        if read == 0 && !buffer.is_empty() && offset < self.size {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer.truncate(read);
+        Ok(buffer.into())
+    }
+
+    /// The whole blob, which must be small. Blocking.
+    pub(super) fn read_all(&self) -> io::Result<Bytes> {
+        let size = usize::try_from(self.size).map_err(io::Error::other)?;
+        let mut buffer = vec![0; size];
+        self.file.read_exact_at(&mut buffer, 0)?;
+        Ok(buffer.into())
+    }
+}
+
+impl BlobWriter {
+    /// Begins a file, with room for `size` bytes. Blocking.
+    pub(super) fn create(
+        store: Arc<Shared>,
+        digest: Digest,
+        size: Option<u64>,
+    ) -> Result<BlobWriter, CannotTake> {
+        let partial = store.downloads.claim(&digest, &store.directory);
+        let partial = partial.map_err(|error| store.room.failed(error))?;
+        let reserved = size.unwrap_or(UNKNOWN_SIZE_STEP);
+        store.room.reserve(partial.file(), 0, reserved)?;
+        Ok(BlobWriter {
+            store,
+            partial,
+            hasher: digest.hasher(),
+            digest,
+            written: 0,
+            reserved,
+            broken: false,
+        })
+    }
+
+    /// A reader of the growing file, good for any number of followers. Its `size` is what was
+    /// written when it was made; it reads beyond that whatever was appended since.
+    pub fn reader(&self) -> BlobReader {
+        BlobReader { file: Arc::clone(self.partial.file()), size: self.written }
+    }
+
+    /// Bytes appended so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Appends and hashes, on a blocking thread.
+    ///
+    /// # Errors
+    /// When there is no room for more, or the disk fails. The writer is broken then.
+    pub async fn append(&mut self, chunks: Vec<Bytes>) -> Result<(), CannotTake> {
+        let step = Step {
+            store: Arc::clone(&self.store),
+            file: Arc::clone(self.partial.file()),
+            hasher: self.hasher.clone(),
+            written: self.written,
+            reserved: self.reserved,
+        };
+        if std::mem::replace(&mut self.broken, true) {
+            let error = io::Error::other("an earlier write to this blob did not end well");
+            return Err(CannotTake::Failing(error));
+        }
+        let step = blocking(move || step.append(&chunks)).await;
+        let step = step.map_err(CannotTake::Failing)??;
+        self.hasher = step.hasher;
+        self.written = step.written;
+        self.reserved = step.reserved;
+        self.broken = false;
+        Ok(())
+    }
+
+    /// Compares the hash.
+    ///
+    /// # Errors
+    /// When the bytes are not the blob's, or the writer is broken. The file is removed.
+    pub fn verify(self) -> Result<VerifiedBlob, WrongDigest> {
+        let actual = self.hasher.clone().finish();
+        if actual != self.digest || self.broken {
+            return Err(WrongDigest { actual });
+        }
+        Ok(VerifiedBlob(self))
+    }
+}
+
+impl VerifiedBlob {
+    /// Syncs the bytes, moves the file to `blobs/` and tells the table. Goes on to the end when
+    /// the future is dropped.
+    ///
+    /// # Errors
+    /// What the disk says; the file is removed.
+    pub async fn publish(self) -> io::Result<()> {
+        let store = Arc::clone(&self.0.store);
+        let published = blocking(move || self.publish_now()).await?;
+        published.inspect_err(|error| store.room.note(error))
+    }
+
+    fn publish_now(self) -> io::Result<()> {
+        let BlobWriter { store, partial, digest, written, .. } = self.0;
+        // Gives back what was reserved beyond the end.
+        partial.file().set_len(written)?;
+        partial.file().sync_data()?;
+        let path = partial.path().to_owned();
+        store.publish_file(&path, &digest, |table, now| {
+            table.put_blob(&digest, written, now);
+        })?;
+        partial.published();
+        Ok(())
+    }
+}
+
+/// What an append needs and changes, moved to a blocking thread and back.
+struct Step {
+    store: Arc<Shared>,
+    file: Arc<File>,
+    hasher: Hasher,
+    written: u64,
+    reserved: u64,
+}
+
+impl Step {
+    fn append(mut self, chunks: &[Bytes]) -> Result<Step, CannotTake> {
+        let length: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        self.reserve(self.written.saturating_add(length))?;
+        for chunk in chunks {
+            let written = self.file.write_all_at(chunk, self.written);
+            written.map_err(|error| self.store.room.failed(error))?;
+            self.hasher.update(chunk);
+            self.written = self.written.saturating_add(chunk.len() as u64);
+        }
+        self.store.room.succeeded();
+        Ok(self)
+    }
+
+    /// Reserves room up to `end`, and some more so as not to ask each time.
+    fn reserve(&mut self, end: u64) -> Result<(), CannotTake> {
+        if end <= self.reserved {
+            return Ok(());
+        }
+        let length = UNKNOWN_SIZE_STEP.max(end.saturating_sub(self.reserved));
+        self.store.room.reserve(&self.file, self.reserved, length)?;
+        self.reserved = self.reserved.saturating_add(length);
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Moves a whole, synced file to its place in `blobs/` and tells the table. Blocking.
+    pub fn publish_file(
+        &self,
+        path: &Path,
+        digest: &Digest,
+        tell: impl FnOnce(&mut Table, Moment),
+    ) -> io::Result<()> {
+        let _name = self.names.take(digest);
+        fs::rename(path, self.directory.blob(digest))?;
+        directory::sync(&self.directory.blobs(digest.algorithm()))?;
+        let now = self.running.now();
+        self.memory.with(|table| tell(table, now));
+        self.room.succeeded();
+        Ok(())
+    }
+}

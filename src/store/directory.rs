@@ -1,0 +1,212 @@
+//! The data directory: its paths, and the lock that makes it one process's own.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, Write as _},
+    path::{Path, PathBuf},
+    process,
+    sync::Arc,
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+
+use super::OpenError;
+use crate::oci::{Algorithm, Digest};
+
+/// The names of everything in a data directory; clones share it.
+#[derive(Clone, Debug)]
+pub struct Directory(Arc<Path>);
+
+/// The lock on a data directory, held until it is dropped.
+///
+/// The file has the process id in it from the opening to the clean end, so that one that is
+/// found there tells of an end that was not clean.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    /// Whether the process before this one ended without [`Lock::mark_clean`].
+    pub after_crash: bool,
+}
+
+/// Those whose blobs are kept.
+pub const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
+
+impl Directory {
+    /// Creates what is missing, and locks it.
+    pub fn open(path: &Path) -> Result<(Directory, Lock), OpenError> {
+        let path = std::path::absolute(path).map_err(|error| cannot_use(path, &error))?;
+        let directory = Directory(path.into());
+        let create = || -> io::Result<()> {
+            for algorithm in ALGORITHMS {
+                fs::create_dir_all(directory.blobs(algorithm))?;
+            }
+            fs::create_dir_all(directory.downloads())
+        };
+        create().map_err(|error| cannot_use(&directory.0, &error))?;
+        let lock = directory.lock()?;
+        Ok((directory, lock))
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where the blobs of an algorithm are.
+    pub fn blobs(&self, algorithm: Algorithm) -> PathBuf {
+        self.0.join("blobs").join(algorithm.as_str())
+    }
+
+    /// The file of a whole blob.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs(digest.algorithm()).join(digest.encoded())
+    }
+
+    /// Where files grow.
+    pub fn downloads(&self) -> PathBuf {
+        self.0.join("downloads")
+    }
+
+    /// The file of a download in progress.
+    pub fn download(&self, digest: &Digest) -> PathBuf {
+        self.downloads().join(flat_name(digest))
+    }
+
+    /// The file of a manifest that is being written.
+    pub fn manifest_download(&self, number: u64) -> PathBuf {
+        self.downloads().join(format!("manifest-{number}"))
+    }
+
+    /// Where damaged blobs are moved.
+    pub fn quarantine(&self) -> PathBuf {
+        self.0.join("quarantine")
+    }
+
+    /// Where a damaged blob is moved.
+    pub fn quarantined(&self, digest: &Digest) -> PathBuf {
+        self.quarantine().join(flat_name(digest))
+    }
+
+    /// sled's files.
+    pub fn index(&self) -> PathBuf {
+        self.0.join("index")
+    }
+
+    /// Exists while [`Directory::index`] is being opened.
+    pub fn index_marker(&self) -> PathBuf {
+        self.0.join("index.opening")
+    }
+
+    /// Where a damaged index is moved.
+    pub fn damaged_index(&self, number: u32) -> PathBuf {
+        self.0.join(format!("{DAMAGED_INDEX}{number}"))
+    }
+
+    /// Every [`Directory::damaged_index`] that exists, with its number.
+    pub fn damaged_indexes(&self) -> io::Result<Vec<(u32, PathBuf)>> {
+        let mut damaged = Vec::new();
+        for entry in fs::read_dir(&self.0)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(DAMAGED_INDEX));
+            if let Some(number) = number.and_then(|number| number.parse().ok()) {
+                damaged.push((number, entry.path()));
+            }
+        }
+        Ok(damaged)
+    }
+
+    /// What is named here (image-spec, image-layout.md).
+    pub fn layout_index(&self) -> PathBuf {
+        self.0.join("index.json")
+    }
+
+    /// The marker of an OCI image layout.
+    pub fn layout_marker(&self) -> PathBuf {
+        self.0.join("oci-layout")
+    }
+
+    /// Removes what an earlier life left under `downloads/`.
+    pub fn clear_downloads(&self) -> io::Result<()> {
+        for entry in fs::read_dir(self.downloads())? {
+            fs::remove_file(entry?.path())?;
+        }
+        Ok(())
+    }
+
+    /// Replaces a file of the directory in one step that a crash cannot halve.
+    pub fn replace(
+        &self,
+        path: &Path,
+        write: impl FnOnce(&mut io::BufWriter<File>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let fresh = path.with_extension("new");
+        let mut writer = io::BufWriter::new(File::create(&fresh)?);
+        write(&mut writer)?;
+        writer.into_inner()?.sync_all()?;
+        fs::rename(fresh, path)?;
+        sync(&self.0)
+    }
+
+    fn lock(&self) -> Result<Lock, OpenError> {
+        let path = self.0.join("lock");
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let opened = options.open(&path);
+        let mut file = opened.map_err(|error| cannot_use(&self.0, &error))?;
+        let mut text = String::new();
+        // What is not text tells no process id, which is all that is wanted of it.
+        let _ = file.read_to_string(&mut text);
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Err(in_use(&self.0, &path, text.trim())),
+            locked => locked.map_err(|error| cannot_use(&self.0, &error.into()))?,
+        }
+        let mut lock = Lock { file, after_crash: !text.is_empty() };
+        lock.write(&format!("{}\n", process::id())).map_err(|error| cannot_use(&self.0, &error))?;
+        Ok(lock)
+    }
+}
+
+impl Lock {
+    /// Everything is written: the next process need not look for what is missing.
+    pub fn mark_clean(&self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.sync_all()
+    }
+
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(text.as_bytes())?;
+        self.file.sync_all()
+    }
+}
+
+const DAMAGED_INDEX: &str = "index.damaged-";
+
+/// Makes the names in a directory survive a power cut.
+pub fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+fn flat_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm().as_str(), digest.encoded())
+}
+
+fn cannot_use(path: &Path, error: &io::Error) -> OpenError {
+    OpenError(format!(
+        "cannot use data directory {}: {error}: make it writable for this user, or choose another with --data-dir",
+        path.display(),
+    ))
+}
+
+fn in_use(path: &Path, lock: &Path, process: &str) -> OpenError {
+    OpenError(format!(
+        "data directory {} is in use by process {process} (lock file {}): stop that process, or choose another directory with --data-dir",
+        path.display(),
+        lock.display(),
+    ))
+}

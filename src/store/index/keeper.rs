@@ -1,0 +1,252 @@
+//! Keeps the index up to date with the table, and the index alive.
+
+use std::{
+    fs::{File, FileTimes},
+    time::{Duration, Instant},
+};
+
+use super::{Index, Trouble, quarantine};
+use crate::{
+    clock::Clock,
+    store::{
+        directory::Directory,
+        memory::Memory,
+        running::{Moment, RunningTime},
+        table::Batch,
+    },
+};
+
+/// Rows made at a time under the table's lock.
+const BATCH_ROWS: usize = 2048;
+
+/// How long the running time may go unremembered.
+const RUNNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long an index that cannot be opened is left alone.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The one that writes to the index. Owned by a thread of its own.
+#[derive(Debug)]
+pub struct IndexKeeper {
+    directory: Directory,
+    memory: Memory,
+    running: RunningTime,
+    clock: Clock,
+    index: Option<Index>,
+    /// A batch that was taken from the table but met a full disk.
+    unwritten: Option<Batch>,
+    retry_at: Option<Instant>,
+    remembered: Moment,
+}
+
+impl IndexKeeper {
+    /// Goes on with `index`; without one, makes it when the time comes.
+    pub fn new(
+        directory: Directory,
+        memory: Memory,
+        running: RunningTime,
+        clock: Clock,
+        index: Option<Index>,
+    ) -> IndexKeeper {
+        IndexKeeper {
+            remembered: running.now(),
+            directory,
+            memory,
+            running,
+            clock,
+            index,
+            unwritten: None,
+            retry_at: None,
+        }
+    }
+
+    /// Writes what changed. Blocking; errors are dealt with here.
+    pub fn keep_up(&mut self) {
+        if self.index.is_none() && !self.reopen() {
+            return;
+        }
+        while let Some(batch) = self.next_batch() {
+            if !self.apply(batch) {
+                return;
+            }
+        }
+        let now = self.running.now();
+        if now.since(self.remembered) >= RUNNING_INTERVAL {
+            self.apply(Batch::default());
+        }
+    }
+
+    /// Writes everything, whenever it was last written, and closes the index.
+    pub fn finish(mut self) {
+        self.memory.with(|table| table.mark_uses());
+        self.retry_at = None;
+        self.keep_up();
+        self.apply(Batch::default());
+        self.close();
+    }
+
+    fn next_batch(&mut self) -> Option<Batch> {
+        let batch = self
+            .unwritten
+            .take()
+            .unwrap_or_else(|| self.memory.with(|table| table.take_changes(BATCH_ROWS)));
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    /// Tells whether it worked.
+    fn apply(&mut self, batch: Batch) -> bool {
+        let Some(index) = &self.index else {
+            return false;
+        };
+        let now = self.running.now();
+        match index.apply(&batch, now) {
+            Ok(()) => {
+                self.remembered = now;
+                self.stamp(&batch);
+                true
+            }
+            Err(Trouble::Full) => {
+                self.wait_for_room(Some(batch));
+                false
+            }
+            Err(Trouble::Broken(reason)) => {
+                self.start_anew(&reason);
+                false
+            }
+        }
+    }
+
+    /// Tells whether there is an index now.
+    fn reopen(&mut self) -> bool {
+        if self.retry_at.is_some_and(|at| Instant::now() < at) {
+            return false;
+        }
+        match Index::open(&self.directory) {
+            Ok(index) => {
+                tracing::info!("the index works again");
+                self.index = Some(index);
+                self.retry_at = None;
+            }
+            Err(Trouble::Full) => self.wait_for_room(None),
+            Err(Trouble::Broken(reason)) => self.start_anew(&reason),
+        }
+        self.index.is_some()
+    }
+
+    /// sled fails for good after one full disk; opened again, it works.
+    fn wait_for_room(&mut self, batch: Option<Batch>) {
+        if self.retry_at.is_none() {
+            tracing::warn!("the disk is full: the index waits");
+        }
+        self.close();
+        self.unwritten = batch.or(self.unwritten.take());
+        self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
+    }
+
+    fn start_anew(&mut self, reason: &str) {
+        if self.retry_at.is_none() {
+            tracing::warn!(reason, "the index is damaged and is written anew");
+        }
+        self.close();
+        self.unwritten = None;
+        self.memory.with(|table| table.mark_all());
+        let fresh = quarantine(&self.directory)
+            .map_err(Trouble::from)
+            .and_then(|()| Index::open(&self.directory));
+        match fresh {
+            Ok(index) => self.index = Some(index),
+            Err(error) => {
+                if self.retry_at.is_none() {
+                    tracing::warn!(%error, "the index cannot be written");
+                }
+                self.retry_at = Some(Instant::now() + RETRY_INTERVAL);
+            }
+        }
+    }
+
+    /// Shows the last use to others as the file's modification time. Only a hint: a file that
+    /// is gone, or not ours, keeps whatever it has.
+    fn stamp(&self, batch: &Batch) {
+        let now = self.running.now();
+        for (digest, last_use) in &batch.used {
+            let used = self.clock.wall().checked_sub(now.since(*last_use));
+            let file = File::options().write(true).open(self.directory.blob(digest));
+            if let (Ok(file), Some(used)) = (file, used) {
+                // A stamp that fails is only a less helpful listing.
+                let _ = file.set_times(FileTimes::new().set_modified(used));
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(index) = self.index.take() {
+            index.close();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::{
+        metrics::Metrics,
+        oci::{Algorithm, Digest},
+        store::table::Table,
+    };
+
+    fn keeper(data_dir: &TempDir) -> IndexKeeper {
+        let (directory, _) = Directory::open(data_dir.path()).unwrap();
+        let memory = Memory::new(Table::default(), Arc::new(Metrics::new()));
+        let clock = Clock::system();
+        let running = RunningTime::resume(Moment::default(), clock.clone());
+        let index = Index::open(&directory).unwrap();
+        IndexKeeper::new(directory, memory, running, clock, Some(index))
+    }
+
+    fn put(keeper: &IndexKeeper, content: &[u8]) -> Digest {
+        let digest = Digest::of(Algorithm::Sha256, content);
+        let now = Moment::default();
+        keeper.memory.with(|table| table.put_blob(&digest, 1, now));
+        digest
+    }
+
+    fn remembered(directory: &Directory) -> Table {
+        let (index, table, _) = Index::load(directory).unwrap();
+        index.close();
+        table
+    }
+
+    #[test]
+    fn an_index_that_breaks_while_in_use_is_written_anew() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(&data_dir);
+        let before = put(&keeper, b"before");
+        keeper.keep_up();
+        keeper.start_anew("a test");
+        let after = put(&keeper, b"after");
+        let directory = keeper.directory.clone();
+        keeper.finish();
+        let table = remembered(&directory);
+        assert_eq!(table.size(&before).and(table.size(&after)), Some(1));
+        assert!(directory.damaged_index(1).is_dir());
+    }
+
+    #[test]
+    fn what_a_full_disk_refused_is_written_once_there_is_room() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(&data_dir);
+        let digest = put(&keeper, b"refused");
+        let batch = keeper.next_batch();
+        keeper.wait_for_room(batch);
+        let directory = keeper.directory.clone();
+        keeper.keep_up();
+        assert!(keeper.index.is_none(), "not before the time");
+        assert_eq!(remembered(&directory).size(&digest), None);
+        keeper.finish();
+        assert_eq!(remembered(&directory).size(&digest), Some(1));
+    }
+}

@@ -1,0 +1,265 @@
+//! The index: what the table holds, remembered by sled from one life to the next.
+//!
+//! It is disposable. sled 0.34 panics on damaged files, or opens them with rows missing, and
+//! after one full disk it fails until it is opened again. So all of it lives here, behind
+//! `catch_unwind`; no error of it reaches a client; and whatever it lost is found again in
+//! `blobs/` and `index.json`.
+
+mod keeper;
+mod rows;
+
+use std::{
+    fs::{self, File},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+pub use keeper::IndexKeeper;
+
+use super::{
+    directory::Directory,
+    room::is_full,
+    running::Moment,
+    table::{Batch, Table},
+};
+
+/// Memory that sled may use for its pages, in bytes.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// How long sled's own lock may outlive the lock of the directory.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The open index.
+pub struct Index {
+    database: sled::Db,
+    blobs: sled::Tree,
+    tags: sled::Tree,
+    proofs: sled::Tree,
+    meta: sled::Tree,
+}
+
+/// Why the index does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The disk is full: it may work again once it is opened anew.
+    #[error("the disk is full")]
+    Full,
+    /// The files are of no use.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Index {
+    /// Opens the index, creating it when missing. Blocking.
+    pub fn open(directory: &Directory) -> Result<Index, Trouble> {
+        let (index, ()) = Index::open_and(directory, |_| Ok(()))?;
+        Ok(index)
+    }
+
+    /// Opens the index and reads all of it: the table, and the running time so far. Blocking.
+    pub fn load(directory: &Directory) -> Result<(Index, Table, Moment), Trouble> {
+        let (index, (table, running)) = Index::open_and(directory, Index::read)?;
+        Ok((index, table, running))
+    }
+
+    /// Remembers a batch and the running time, and syncs. Blocking.
+    pub fn apply(&self, batch: &Batch, now: Moment) -> Result<(), Trouble> {
+        guarded(|| {
+            self.apply_removals(batch)?;
+            for (digest, row) in &batch.blobs {
+                self.blobs.insert(rows::digest_key(digest), rows::blob_value(row))?;
+            }
+            for (repository, tag, row) in &batch.tags {
+                let key = rows::tag_key(repository, tag);
+                match row {
+                    Some(row) => self.tags.insert(key, rows::tag_value(row))?,
+                    None => self.tags.remove(key)?,
+                };
+            }
+            for row in &batch.proofs {
+                self.proofs.insert(rows::proof_key(row), rows::proof_value(row))?;
+            }
+            self.meta.insert(b"running", rows::running_value(now))?;
+            self.database.flush()?;
+            Ok(())
+        })
+    }
+
+    /// Lets go of the files. sled may panic even in this.
+    pub fn close(self) {
+        if catch_unwind(AssertUnwindSafe(|| drop(self))).is_err() {
+            tracing::debug!("the index panicked while it was closed");
+        }
+    }
+
+    /// While the index is opened and `read` runs, a marker stands beside it: if the process
+    /// dies of it, the next one will not try again.
+    fn open_and<T>(
+        directory: &Directory,
+        read: impl FnOnce(&Index) -> sled::Result<T>,
+    ) -> Result<(Index, T), Trouble> {
+        let marker = directory.index_marker();
+        if marker.exists() {
+            let message = "an earlier process did not survive opening it";
+            return Err(Trouble::Broken(message.to_owned()));
+        }
+        wait_for_lock(&directory.index());
+        fs::write(&marker, b"")?;
+        let opened = guarded(|| Index::open_database(&directory.index()));
+        let opened = opened.and_then(|index| match guarded(|| read(&index)) {
+            Ok(value) => Ok((index, value)),
+            Err(trouble) => {
+                index.close();
+                Err(trouble)
+            }
+        });
+        remove_marker(&marker);
+        opened
+    }
+
+    fn open_database(path: &Path) -> sled::Result<Index> {
+        let database = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None)
+            .open()?;
+        Ok(Index {
+            blobs: database.open_tree("blobs")?,
+            tags: database.open_tree("tags")?,
+            proofs: database.open_tree("proofs")?,
+            meta: database.open_tree("meta")?,
+            database,
+        })
+    }
+
+    /// The running time is never before a use: its own row may be lost alone.
+    fn read(&self) -> sled::Result<(Table, Moment)> {
+        let mut table = Table::default();
+        let running = self.meta.get(b"running")?;
+        let mut running =
+            running.and_then(|value| rows::read_running_value(&value)).unwrap_or_default();
+        for row in self.blobs.iter() {
+            let (key, value) = row?;
+            let digest = rows::read_digest_key(&key);
+            if let Some((digest, row)) = digest.zip(rows::read_blob_value(&value)) {
+                running = running.max(row.last_use);
+                table.restore(&digest, &row);
+            }
+        }
+        for row in self.proofs.iter() {
+            let (key, value) = row?;
+            if let Some(row) = rows::read_proof(&key, &value) {
+                table.prove(&row.repository, &row.digest, row.proof, running);
+            }
+        }
+        for row in self.tags.iter() {
+            let (key, value) = row?;
+            let name = rows::read_tag_key(&key);
+            if let Some(((repository, tag), row)) = name.zip(rows::read_tag_value(&value)) {
+                table.restore_tag(&repository, &tag, &row, running);
+            }
+        }
+        table.mark_remembered();
+        Ok((table, running))
+    }
+
+    fn apply_removals(&self, batch: &Batch) -> sled::Result<()> {
+        for digest in &batch.forgotten {
+            let key = rows::digest_key(digest);
+            for proof in self.proofs.scan_prefix(&key).keys() {
+                self.proofs.remove(proof?)?;
+            }
+            self.blobs.remove(key)?;
+        }
+        for digest in &batch.lost {
+            self.blobs.remove(rows::digest_key(digest))?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until nobody holds sled's own lock. A process that is killed lets go of its locks one
+/// by one, so that ours may be free while sled's is not, and to sled that is an error like any
+/// other.
+fn wait_for_lock(index: &Path) {
+    let Ok(file) = File::open(index.join("db")) else {
+        return;
+    };
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err()
+        && Instant::now() < deadline
+    {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Moves the files of a broken index aside, so that a new one can be made. The one moved aside
+/// before is removed.
+pub fn quarantine(directory: &Directory) -> io::Result<()> {
+    let earlier = directory.damaged_indexes()?;
+    let number = earlier.iter().map(|(number, _)| *number).max();
+    let aside = directory.damaged_index(number.map_or(1, |number| number.saturating_add(1)));
+    for (_, path) in earlier {
+        remove_any(&path)?;
+    }
+    match fs::rename(directory.index(), aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        renamed => renamed?,
+    }
+    remove_marker(&directory.index_marker());
+    Ok(())
+}
+
+fn remove_any(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    }
+}
+
+fn remove_marker(marker: &Path) {
+    if let Err(error) = fs::remove_file(marker)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %marker.display(), %error, "cannot remove the marker of the index");
+    }
+}
+
+/// Runs what sled does, and makes of a panic an error.
+fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, Trouble> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Trouble::Broken("sled panicked".to_owned())),
+    }
+}
+
+impl From<sled::Error> for Trouble {
+    fn from(error: sled::Error) -> Trouble {
+        if let sled::Error::Io(error) = error {
+            return error.into();
+        }
+        Trouble::Broken(error.to_string())
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Trouble {
+        if is_full(&error) {
+            return Trouble::Full;
+        }
+        Trouble::Broken(error.to_string())
+    }
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Index")
+    }
+}

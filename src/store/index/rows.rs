@@ -1,0 +1,234 @@
+//! Keys and values of the index, as bytes. Every value begins with a version; what cannot be
+//! read is skipped, since every row is a hint.
+//!
+//! | tree | key | value |
+//! |---|---|---|
+//! | `blobs` | digest | last use, size and, of a manifest, its type and what it lists |
+//! | `tags` | repository, 0, tag | time of the last check, digest |
+//! | `proofs` | digest, repository | how it was shown |
+//! | `meta` | `running` | the running time |
+//!
+//! A digest is one byte for the algorithm and its raw bytes. Numbers are little-endian.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{
+    oci::{Algorithm, Digest, Repository, Tag},
+    store::{
+        running::Moment,
+        table::{BlobRow, Kind, ManifestRow, Proof, ProofRow, TagRow},
+    },
+};
+
+const VERSION: u8 = 1;
+
+/// The key of a digest, and the beginning of the keys of its proofs.
+pub fn digest_key(digest: &Digest) -> Vec<u8> {
+    let mut key = Vec::with_capacity(33);
+    put_digest(&mut key, digest);
+    key
+}
+
+/// Reads [`digest_key`].
+pub fn read_digest_key(mut key: &[u8]) -> Option<Digest> {
+    let digest = take_digest(&mut key)?;
+    key.is_empty().then_some(digest)
+}
+
+/// The value of a file.
+pub fn blob_value(row: &BlobRow) -> Vec<u8> {
+    let mut value = vec![VERSION];
+    value.extend(row.last_use.seconds().to_le_bytes());
+    value.extend(row.size.to_le_bytes());
+    if let Some(manifest) = &row.manifest {
+        value.push(kind_byte(manifest.kind));
+        let media_type = manifest.media_type.as_bytes();
+        value.extend((media_type.len() as u64).to_le_bytes());
+        value.extend(media_type);
+        for child in &manifest.children {
+            put_digest(&mut value, child);
+        }
+    }
+    value
+}
+
+/// Reads [`blob_value`].
+pub fn read_blob_value(value: &[u8]) -> Option<BlobRow> {
+    let mut rest = take_version(value)?;
+    let last_use = Moment::from_seconds(u32::from_le_bytes(take(&mut rest)?));
+    let size = u64::from_le_bytes(take(&mut rest)?);
+    let manifest = match rest {
+        [] => None,
+        _ => Some(take_manifest(rest)?),
+    };
+    Some(BlobRow { size, last_use, manifest })
+}
+
+/// The key of a tag.
+pub fn tag_key(repository: &Repository, tag: &Tag) -> Vec<u8> {
+    format!("{repository}\0{tag}").into_bytes()
+}
+
+/// Reads [`tag_key`].
+pub fn read_tag_key(key: &[u8]) -> Option<(Repository, Tag)> {
+    let (repository, tag) = std::str::from_utf8(key).ok()?.split_once('\0')?;
+    Some((repository.parse().ok()?, tag.parse().ok()?))
+}
+
+/// The value of a tag.
+pub fn tag_value(row: &TagRow) -> Vec<u8> {
+    let checked_at = row.checked_at.duration_since(SystemTime::UNIX_EPOCH);
+    let checked_at = checked_at.unwrap_or_default();
+    let mut value = vec![VERSION];
+    value.extend(checked_at.as_secs().to_le_bytes());
+    value.extend(checked_at.subsec_nanos().to_le_bytes());
+    put_digest(&mut value, &row.digest);
+    value
+}
+
+/// Reads [`tag_value`].
+pub fn read_tag_value(value: &[u8]) -> Option<TagRow> {
+    let mut rest = take_version(value)?;
+    let seconds = u64::from_le_bytes(take(&mut rest)?);
+    let nanos = u32::from_le_bytes(take(&mut rest)?).min(999_999_999);
+    let checked_at = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))?;
+    let digest = read_digest_key(rest)?;
+    Some(TagRow { digest, checked_at })
+}
+
+/// The key of a proof.
+pub fn proof_key(row: &ProofRow) -> Vec<u8> {
+    let mut key = digest_key(&row.digest);
+    key.extend(row.repository.to_string().bytes());
+    key
+}
+
+/// The value of a proof.
+pub fn proof_value(row: &ProofRow) -> Vec<u8> {
+    let proof = match row.proof {
+        Proof::Blob => 0,
+        Proof::Manifest => 1,
+    };
+    vec![VERSION, proof]
+}
+
+/// Reads [`proof_key`] and [`proof_value`].
+pub fn read_proof(mut key: &[u8], value: &[u8]) -> Option<ProofRow> {
+    let digest = take_digest(&mut key)?;
+    let repository = std::str::from_utf8(key).ok()?.parse().ok()?;
+    let proof = match take_version(value)? {
+        [0] => Proof::Blob,
+        [1] => Proof::Manifest,
+        _ => return None,
+    };
+    Some(ProofRow { repository, digest, proof })
+}
+
+/// The value of the running time.
+pub fn running_value(now: Moment) -> Vec<u8> {
+    let mut value = vec![VERSION];
+    value.extend(now.seconds().to_le_bytes());
+    value
+}
+
+/// Reads [`running_value`].
+pub fn read_running_value(value: &[u8]) -> Option<Moment> {
+    let seconds = take(&mut take_version(value)?)?;
+    Some(Moment::from_seconds(u32::from_le_bytes(seconds)))
+}
+
+fn put_digest(bytes: &mut Vec<u8>, digest: &Digest) {
+    bytes.push(match digest.algorithm() {
+        Algorithm::Sha256 => 1,
+        Algorithm::Sha512 => 2,
+    });
+    bytes.extend_from_slice(digest.as_bytes());
+}
+
+fn take_digest(bytes: &mut &[u8]) -> Option<Digest> {
+    let (algorithm, length) = match take(bytes)? {
+        [1] => (Algorithm::Sha256, 32),
+        [2] => (Algorithm::Sha512, 64),
+        _ => return None,
+    };
+    let (raw, rest) = bytes.split_at_checked(length)?;
+    *bytes = rest;
+    Digest::from_bytes(algorithm, raw).ok()
+}
+
+fn take_manifest(mut rest: &[u8]) -> Option<ManifestRow> {
+    let kind = match take(&mut rest)? {
+        [0] => Kind::Unread,
+        [1] => Kind::Image,
+        [2] => Kind::Index,
+        _ => return None,
+    };
+    let length = usize::try_from(u64::from_le_bytes(take(&mut rest)?)).ok()?;
+    let (media_type, mut rest) = rest.split_at_checked(length)?;
+    let mut children = Vec::new();
+    while !rest.is_empty() {
+        children.push(take_digest(&mut rest)?);
+    }
+    Some(ManifestRow { media_type: std::str::from_utf8(media_type).ok()?.into(), kind, children })
+}
+
+fn kind_byte(kind: Kind) -> u8 {
+    match kind {
+        Kind::Unread => 0,
+        Kind::Image => 1,
+        Kind::Index => 2,
+    }
+}
+
+fn take_version(value: &[u8]) -> Option<&[u8]> {
+    match value {
+        [VERSION, rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(n: u8) -> Digest {
+        let algorithm = if n.is_multiple_of(2) { Algorithm::Sha256 } else { Algorithm::Sha512 };
+        Digest::of(algorithm, &[n])
+    }
+
+    #[test]
+    fn rows_survive_a_round_trip_and_no_cut_is_misread() {
+        let manifest = ManifestRow {
+            media_type: "application/x".into(),
+            kind: Kind::Index,
+            children: vec![digest(1), digest(2)],
+        };
+        for manifest in [None, Some(manifest)] {
+            let row = BlobRow { size: 1 << 40, last_use: Moment::from_seconds(77), manifest };
+            let value = blob_value(&row);
+            assert_eq!(read_blob_value(&value), Some(row.clone()));
+            for end in 0..value.len() {
+                let read = read_blob_value(&value[..end]);
+                assert_ne!(read.as_ref(), Some(&row));
+            }
+        }
+        let repository: Repository = "ghcr.io/a/b".parse().unwrap();
+        let tag: Tag = "v1".parse().unwrap();
+        assert_eq!(read_tag_key(&tag_key(&repository, &tag)), Some((repository.clone(), tag)));
+        let row = TagRow {
+            digest: digest(3),
+            checked_at: SystemTime::UNIX_EPOCH + Duration::new(1_800_000_000, 5),
+        };
+        assert_eq!(read_tag_value(&tag_value(&row)), Some(row));
+        let row = ProofRow { repository, digest: digest(4), proof: Proof::Manifest };
+        assert_eq!(read_proof(&proof_key(&row), &proof_value(&row)), Some(row));
+        let now = Moment::from_seconds(9);
+        assert_eq!(read_running_value(&running_value(now)), Some(now));
+    }
+}

@@ -1,0 +1,345 @@
+//! The store: verified blobs on disk, and a table of them in memory that the index remembers.
+//!
+//! ```text
+//! oci-layout, index.json       the directory is an OCI image layout: other tools can read it
+//! blobs/<algorithm>/<hex>      whole and verified, immutable; manifests too
+//! downloads/<algorithm>-<hex>  a blob being written; downloads/manifest-<n>: a manifest
+//! quarantine/<algorithm>-<hex> the last few blobs that were found damaged
+//! index/                       sled: what the table holds, derived and disposable
+//! index.opening                stands while index/ is being opened; found at a start, it
+//!                              tells that index/ killed its reader
+//! index.damaged-<n>            the last index/ that was of no use
+//! lock                         one process per directory; its id, until it ends cleanly
+//! ```
+//!
+//! - **The disk is the truth, the table its picture.** A file in `blobs/` is there, whatever any
+//!   index says. A look-up that misses looks at the disk, and a file that is gone is a miss.
+//! - **A file appears in `blobs/` whole or not at all**: written under `downloads/`, verified,
+//!   synced, renamed, and the name synced.
+//! - **Nothing waits for the index.** Threads of their own write `index/` and `index.json` after
+//!   the fact; whatever they lose in a crash is found again in `blobs/` and `index.json`.
+//! - Making, moving and removing a file happens under the lock of its digest, together with the
+//!   change of the table.
+
+mod blob;
+mod directory;
+mod downloads;
+mod files;
+mod index;
+mod layout;
+mod manifest;
+mod memory;
+mod open;
+mod rebuild;
+mod room;
+mod running;
+mod sweep;
+mod table;
+mod threads;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+
+pub use self::blob::{BlobReader, BlobWriter, VerifiedBlob, WrongDigest};
+use self::{
+    directory::{Directory, Lock},
+    downloads::Downloads,
+    files::NameLocks,
+    memory::Memory,
+    room::Room,
+    running::RunningTime,
+    table::{Proof, TagRow},
+    threads::Keeper,
+};
+use crate::{
+    clock::Clock,
+    metrics::Metrics,
+    oci::{Digest, Manifest, Registry, Repository, Tag},
+};
+
+/// How long between two writes of one blob's last use, in running time.
+pub const TOUCH_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// A handle on the store; clones share it.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Shared>);
+
+/// Why a store cannot be opened, in words for the person who starts Larder.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub String);
+
+/// Why the store cannot take a blob; the caller passes the blob through instead.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotTake {
+    /// It would leave less than `cache.min_free`, or the disk is full.
+    #[error("no room: {0}")]
+    NoRoom(String),
+    /// The disk fails, or another writer has the blob ([`io::ErrorKind::AlreadyExists`]).
+    #[error("{0}")]
+    Failing(io::Error),
+}
+
+impl CannotTake {
+    /// As a label of a metric.
+    pub fn label(&self) -> &'static str {
+        match self {
+            CannotTake::NoRoom(_) => "no_room",
+            CannotTake::Failing(_) => "disk",
+        }
+    }
+}
+
+/// What a tag of a repository means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaggedManifest {
+    /// The manifest.
+    pub digest: Digest,
+    /// When upstream last confirmed it.
+    pub checked_at: SystemTime,
+}
+
+#[derive(Debug)]
+struct Shared {
+    directory: Directory,
+    lock: Arc<Lock>,
+    memory: Memory,
+    names: NameLocks,
+    downloads: Downloads,
+    manifests_written: AtomicU64,
+    room: Room,
+    running: RunningTime,
+    expire_after: Option<Duration>,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    keepers: Mutex<Vec<Keeper>>,
+}
+
+/// Blobs.
+impl Store {
+    /// Whether a blob or manifest is here, as far as memory knows.
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.0.memory.with(|table| table.size(digest)).is_some()
+    }
+
+    /// Size of a blob, from memory or, when the table does not know it, from the file. `None`:
+    /// not here.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn blob_size(&self, digest: &Digest) -> io::Result<Option<u64>> {
+        if let Some(size) = self.0.memory.with(|table| table.size(digest)) {
+            return Ok(Some(size));
+        }
+        let (store, digest) = (Arc::clone(&self.0), digest.clone());
+        blocking(move || store.adopt(&digest)).await?
+    }
+
+    /// Opens a blob. `None`: not here. Does not count as use.
+    ///
+    /// # Errors
+    /// What the disk says; a file that is gone or damaged is a miss instead.
+    pub async fn open_blob(&self, digest: &Digest) -> io::Result<Option<BlobReader>> {
+        let (store, digest) = (Arc::clone(&self.0), digest.clone());
+        blocking(move || store.open_file(&digest)).await?
+    }
+
+    /// Begins a blob of `size` bytes (`None`: unknown), reserving its room.
+    ///
+    /// # Errors
+    /// When there is no room, the disk fails, or another writer has the digest.
+    pub async fn create_blob(
+        &self,
+        digest: &Digest,
+        size: Option<u64>,
+    ) -> Result<BlobWriter, CannotTake> {
+        let (store, digest) = (Arc::clone(&self.0), digest.clone());
+        let created = blocking(move || BlobWriter::create(store, digest, size)).await;
+        created.map_err(CannotTake::Failing)?
+    }
+}
+
+/// Manifests.
+impl Store {
+    /// Stores the bytes of a manifest, whose digest the caller has verified, and what it lists.
+    /// Counts as use.
+    ///
+    /// # Errors
+    /// When there is no room or the disk fails.
+    pub async fn put_manifest(
+        &self,
+        digest: &Digest,
+        manifest: &Manifest,
+        bytes: &Bytes,
+    ) -> Result<(), CannotTake> {
+        let (store, digest) = (Arc::clone(&self.0), digest.clone());
+        let (manifest, bytes) = (manifest.clone(), bytes.clone());
+        let put = blocking(move || store.put_manifest(&digest, &manifest, &bytes)).await;
+        put.map_err(CannotTake::Failing)?
+    }
+
+    /// A stored manifest with its bytes, verified. `None`: not here, or here as a blob that is
+    /// no manifest. Does not count as use.
+    ///
+    /// # Errors
+    /// What the disk says; a file that is gone or damaged is a miss instead.
+    pub async fn manifest(&self, digest: &Digest) -> io::Result<Option<(Manifest, Bytes)>> {
+        let (store, digest) = (Arc::clone(&self.0), digest.clone());
+        blocking(move || store.read_manifest(&digest)).await?
+    }
+
+    /// What a manifest lists, in order and from memory. `None`: it is not known to be a manifest.
+    pub fn children(&self, digest: &Digest) -> Option<Vec<Digest>> {
+        self.0.memory.with(|table| table.children(digest))
+    }
+
+    /// Whether a blob is the config of an image, and no layer. From memory.
+    pub fn is_config(&self, digest: &Digest) -> bool {
+        self.0.memory.with(|table| table.is_config(digest))
+    }
+
+    /// How many known indexes stand above a digest, in the longest chain; a manifest may be
+    /// stored below at most [`crate::oci::MAX_NESTING`].
+    pub fn nesting_above(&self, digest: &Digest) -> u32 {
+        self.0.memory.with(|table| table.nesting_above(digest))
+    }
+}
+
+/// Tags, and which repository may see which digest: from memory, cheap, never blocking.
+impl Store {
+    /// What the tag means here.
+    pub fn tag(&self, repository: &Repository, tag: &Tag) -> Option<TaggedManifest> {
+        self.0.memory.with(|table| table.tag(repository, tag))
+    }
+
+    /// The tags whose manifests are here, sorted, each with when upstream last confirmed it.
+    pub fn tags(&self, repository: &Repository) -> Vec<(Tag, SystemTime)> {
+        self.0.memory.with(|table| table.tags_of(repository))
+    }
+
+    /// Upstream said at `checked_at` that the tag means `digest`, which also proves the manifest.
+    pub fn set_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        digest: &Digest,
+        checked_at: SystemTime,
+    ) {
+        let row = TagRow { digest: digest.clone(), checked_at };
+        let now = self.0.running.now();
+        self.0.memory.with(|table| table.set_tag(repository, tag, &row, now));
+    }
+
+    /// Forgets a tag; the manifest stays.
+    pub fn drop_tag(&self, repository: &Repository, tag: &Tag) {
+        self.0.memory.with(|table| table.drop_tag(repository, tag));
+    }
+
+    /// Whether upstream has shown this digest in this repository.
+    pub fn is_proved(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.0.memory.with(|table| table.is_proved(repository, digest))
+    }
+
+    /// Upstream showed this blob in this repository.
+    pub fn prove_blob(&self, repository: &Repository, digest: &Digest) {
+        self.prove(repository, digest, Proof::Blob);
+    }
+
+    /// Upstream showed this manifest in this repository; `index.json` names it.
+    pub fn prove_manifest(&self, repository: &Repository, digest: &Digest) {
+        self.prove(repository, digest, Proof::Manifest);
+    }
+
+    /// Whether an image manifest that upstream showed in this repository lists `digest` as config
+    /// or layer.
+    pub fn is_listed(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.0.memory.with(|table| table.is_listed(repository, digest))
+    }
+
+    fn prove(&self, repository: &Repository, digest: &Digest, proof: Proof) {
+        let now = self.0.running.now();
+        self.0.memory.with(|table| table.prove(repository, digest, proof, now));
+    }
+}
+
+/// Use, expiry and the end.
+impl Store {
+    /// Records that a blob or manifest was used now; use of a manifest is use of everything
+    /// below it.
+    pub fn touch(&self, digest: &Digest) {
+        let now = self.0.running.now();
+        self.0.memory.with(|table| table.touch(digest, now));
+    }
+
+    /// Whether anything of a registry was not used for `expire_after` of running time.
+    pub async fn has_expired(&self, registry: &Registry) -> bool {
+        let Some(limit) = self.0.expire_after else {
+            return false;
+        };
+        let (store, registry) = (Arc::clone(&self.0), registry.clone());
+        let due = blocking(move || store.is_due(limit, &registry)).await;
+        due.unwrap_or(false)
+    }
+
+    /// Removes what was not used for `expire_after` of running time, except what belongs to a
+    /// registry in `keep` (those that are unreachable now).
+    pub async fn sweep(&self, keep: &[Registry]) {
+        if let Err(error) = self.try_sweep(keep.to_vec()).await {
+            tracing::warn!(%error, "a sweep did not end well");
+        }
+    }
+
+    /// Writes what is only in memory, syncs, and marks a clean stop. What is changed later is
+    /// not remembered.
+    pub async fn close(&self) {
+        let store = Arc::clone(&self.0);
+        let closed = blocking(move || store.close()).await;
+        if let Err(error) = closed.and_then(|closed| closed) {
+            tracing::warn!(%error, "the store was not closed cleanly");
+        }
+    }
+
+    async fn try_sweep(&self, keep: Vec<Registry>) -> io::Result<()> {
+        let store = Arc::clone(&self.0);
+        blocking(move || store.room.look(&store.directory)).await??;
+        let Some(limit) = self.0.expire_after else {
+            return Ok(());
+        };
+        let store = Arc::clone(&self.0);
+        let victims = blocking(move || store.victims(limit, &keep)).await?;
+        for some in victims.chunks(sweep::REMOVALS) {
+            let (store, some) = (Arc::clone(&self.0), some.to_vec());
+            blocking(move || store.remove_unused(&some, limit)).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn close(&self) -> io::Result<()> {
+        let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = std::mem::take(&mut *keepers);
+        drop(keepers);
+        if running.is_empty() {
+            return Ok(());
+        }
+        for keeper in running {
+            keeper.finish();
+        }
+        self.lock.mark_clean()
+    }
+}
+
+/// Runs `work` on a thread that may block. It goes on when the future is dropped.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other)
+}

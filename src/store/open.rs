@@ -1,0 +1,132 @@
+//! Opening the store: lock, index, `index.json`, and the threads that keep them.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    thread,
+    time::Duration,
+};
+
+use super::{
+    OpenError, Shared, Store,
+    directory::{Directory, Lock},
+    downloads::Downloads,
+    files::NameLocks,
+    index::{self, Index, IndexKeeper, Trouble},
+    layout::{self, LayoutKeeper},
+    memory::Memory,
+    rebuild,
+    room::Room,
+    running::{Moment, RunningTime},
+    table::Table,
+    threads::Keeper,
+};
+use crate::{clock::Clock, config, metrics::Metrics};
+
+/// How often the index learns what changed.
+const INDEX_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often `index.json` is looked after.
+const LAYOUT_INTERVAL: Duration = Duration::from_millis(250);
+
+impl Store {
+    /// Locks and opens the data directory, creating it when missing. Blocking. Never waits for
+    /// a rebuild of the index: that goes on in the background while serving.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, or another process uses it.
+    pub fn open(
+        data_dir: &Path,
+        cache: &config::Cache,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Result<Store, OpenError> {
+        let (directory, lock) = Directory::open(data_dir)?;
+        let (index, mut table, before) = load_index(&directory);
+        let running = RunningTime::resume(before, clock.clone());
+        let named = directory.clear_downloads();
+        let named = named.and_then(|()| layout::read(&directory, &mut table, running.now()));
+        let named = named.map_err(|error| cannot_open(&directory, &error))?;
+        let shared = Arc::new(Shared {
+            lock: Arc::new(lock),
+            memory: Memory::new(table, Arc::clone(&metrics)),
+            names: NameLocks::new(),
+            downloads: Downloads::default(),
+            manifests_written: AtomicU64::new(0),
+            room: Room::new(cache.min_free, Arc::clone(&metrics)),
+            expire_after: cache.expire_after,
+            keepers: Mutex::default(),
+            directory,
+            running,
+            clock,
+            metrics,
+        });
+        let begun = shared.begin(named, index);
+        begun.map_err(|error| cannot_open(&shared.directory, &error))?;
+        Ok(Store(shared))
+    }
+}
+
+impl Shared {
+    /// Writes what must be there from the beginning, and starts the threads.
+    fn begin(self: &Arc<Self>, named: bool, index: Option<Index>) -> io::Result<()> {
+        layout::write_marker(&self.directory)?;
+        if !named || self.lock.after_crash {
+            layout::write(&self.directory, &self.memory)?;
+        }
+        self.room.look(&self.directory)?;
+        self.room.succeeded();
+        let keepers = vec![self.keep_index(index)?, self.keep_layout()?];
+        *self.keepers.lock().unwrap_or_else(PoisonError::into_inner) = keepers;
+        let store = Arc::downgrade(self);
+        let rebuild = thread::Builder::new().name("store-rebuild".to_owned());
+        rebuild.spawn(move || rebuild::run(&store))?;
+        Ok(())
+    }
+
+    fn keep_index(&self, index: Option<Index>) -> io::Result<Keeper> {
+        let keeper = IndexKeeper::new(
+            self.directory.clone(),
+            self.memory.clone(),
+            self.running.clone(),
+            self.clock.clone(),
+            index,
+        );
+        let lock: Arc<Lock> = Arc::clone(&self.lock);
+        let (keep_up, finish) = (IndexKeeper::keep_up, IndexKeeper::finish);
+        Keeper::start("store-index", INDEX_INTERVAL, lock, keeper, keep_up, finish)
+    }
+
+    fn keep_layout(&self) -> io::Result<Keeper> {
+        let keeper = LayoutKeeper::new(self.directory.clone(), self.memory.clone());
+        let lock = Arc::clone(&self.lock);
+        let (keep_up, finish) = (LayoutKeeper::keep_up, LayoutKeeper::finish);
+        Keeper::start("store-layout", LAYOUT_INTERVAL, lock, keeper, keep_up, finish)
+    }
+}
+
+/// What the index remembers. One that is of no use is moved aside; without any, the store is
+/// served from its files, and the index is made when it can be.
+fn load_index(directory: &Directory) -> (Option<Index>, Table, Moment) {
+    match Index::load(directory) {
+        Ok((index, table, running)) => return (Some(index), table, running),
+        Err(Trouble::Full) => tracing::warn!("the disk is full: the index waits"),
+        Err(Trouble::Broken(reason)) => {
+            tracing::warn!(reason, "the index is damaged and is written anew");
+            let fresh = index::quarantine(directory).map_err(Trouble::from);
+            match fresh.and_then(|()| Index::open(directory)) {
+                Ok(index) => return (Some(index), Table::default(), Moment::default()),
+                Err(error) => tracing::warn!(%error, "the index cannot be written"),
+            }
+        }
+    }
+    (None, Table::default(), Moment::default())
+}
+
+fn cannot_open(directory: &Directory, error: &io::Error) -> OpenError {
+    OpenError(format!(
+        "cannot open data directory {}: {error}: make all of it readable and writable for this user, or choose another with --data-dir",
+        directory.path().display(),
+    ))
+}

@@ -1,0 +1,110 @@
+//! Expiry: removes what nobody used for long, in bounded steps.
+
+use std::{cmp::Reverse, fs, io, time::Duration};
+
+use super::{
+    Shared,
+    table::{Aged, Kind},
+};
+use crate::oci::{Digest, Registry};
+
+/// Slots looked at under one lock.
+const STEP: usize = 16 * 1024;
+
+/// Blobs removed in one go on a blocking thread.
+pub const REMOVALS: usize = 64;
+
+impl Shared {
+    /// What is to be removed now, in order. Blocking.
+    pub fn victims(&self, limit: Duration, keep: &[Registry]) -> Vec<Digest> {
+        choose(self.aged(limit, keep).collect())
+    }
+
+    /// Whether anything of a registry was unused for `limit`. Blocking.
+    pub fn is_due(&self, limit: Duration, registry: &Registry) -> bool {
+        self.aged(limit, std::slice::from_ref(registry)).any(|aged| aged.kept)
+    }
+
+    /// Removes those that are still unused for `limit`. Blocking.
+    pub fn remove_unused(&self, digests: &[Digest], limit: Duration) {
+        for digest in digests {
+            if let Err(error) = self.remove_one(digest, limit) {
+                tracing::warn!(%digest, %error, "cannot remove an expired blob");
+            }
+        }
+    }
+
+    fn aged(&self, limit: Duration, keep: &[Registry]) -> impl Iterator<Item = Aged> {
+        let now = self.running.now();
+        let step = move |from| self.memory.with(|table| table.aged(from, STEP, limit, keep, now));
+        (0..).step_by(STEP).map_while(step).flatten()
+    }
+
+    fn remove_one(&self, digest: &Digest, limit: Duration) -> io::Result<()> {
+        let _name = self.names.take(digest);
+        let now = self.running.now();
+        let (unused, size) =
+            self.memory.with(|table| (table.unused(digest, now), table.size(digest)));
+        if unused.is_none_or(|unused| unused < limit) {
+            return Ok(());
+        }
+        match fs::remove_file(self.directory.blob(digest)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+        self.memory.with(|table| table.forget(digest));
+        if let Some(size) = size {
+            let reason = &["expired"];
+            self.metrics.evicted_blobs.with_label_values(reason).inc();
+            let bytes = self.metrics.evicted_bytes.with_label_values(reason);
+            bytes.inc_by(size);
+        }
+        Ok(())
+    }
+}
+
+/// The order of removal: what was unused longest goes first, and a manifest before what it
+/// lists, so that no pull finds a manifest whose layers have just gone.
+fn choose(mut aged: Vec<Aged>) -> Vec<Digest> {
+    aged.retain(|aged| !aged.kept);
+    aged.sort_by_key(|aged| (Reverse(aged.unused), rank(aged.kind)));
+    aged.into_iter().map(|aged| aged.digest).collect()
+}
+
+fn rank(kind: Option<Kind>) -> u8 {
+    match kind {
+        Some(Kind::Index) => 0,
+        Some(Kind::Unread) => 1,
+        Some(Kind::Image) => 2,
+        None => 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Algorithm;
+
+    fn aged(n: u8, seconds: u64, kind: Option<Kind>, kept: bool) -> Aged {
+        Aged {
+            digest: Digest::of(Algorithm::Sha256, &[n]),
+            unused: Duration::from_secs(seconds),
+            kind,
+            kept,
+        }
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_manifests_before_what_they_list() {
+        let layer = aged(1, 50, None, false);
+        let image = aged(2, 50, Some(Kind::Image), false);
+        let index = aged(3, 50, Some(Kind::Index), false);
+        let older = aged(4, 60, None, false);
+        let kept = aged(5, 70, Some(Kind::Index), true);
+        let all = [&layer, &image, &index, &older, &kept];
+        assert_eq!(
+            choose(all.into_iter().cloned().collect()),
+            [&older, &index, &image, &layer].map(|aged| aged.digest.clone()),
+        );
+    }
+}

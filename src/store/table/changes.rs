@@ -1,0 +1,210 @@
+//! What the index and `index.json` have not been told yet.
+//!
+//! Kept as names of what changed; the rows are made when they are asked for, so that many
+//! changes of one thing are one row, and nothing grows while a disk is slow.
+
+use std::{collections::HashSet, sync::Arc, time::SystemTime};
+
+use super::{
+    Kind, Proof, Table,
+    names::RepositoryId,
+    slots::{Id, Slot},
+};
+use crate::{
+    oci::{Digest, Repository, Tag},
+    store::running::Moment,
+};
+
+/// Names of what changed.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Digests of which nothing is known any more.
+    pub forgotten: Vec<Digest>,
+    /// Digests whose file went away.
+    pub lost: Vec<Digest>,
+    pub blobs: Vec<Id>,
+    pub tags: HashSet<(RepositoryId, Tag)>,
+    pub proofs: Vec<(RepositoryId, Id)>,
+    /// Whether `index.json` is out of date.
+    pub layout: bool,
+}
+
+/// Changes as rows, to be applied in the order of the fields.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Their rows and proofs go.
+    pub forgotten: Vec<Digest>,
+    /// Their rows go.
+    pub lost: Vec<Digest>,
+    pub blobs: Vec<(Digest, BlobRow)>,
+    /// Those of `blobs` that were used since their row, or their file, was written.
+    pub used: Vec<(Digest, Moment)>,
+    /// A tag without a row goes.
+    pub tags: Vec<(Repository, Tag, Option<TagRow>)>,
+    pub proofs: Vec<ProofRow>,
+}
+
+/// What the index remembers of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlobRow {
+    pub size: u64,
+    pub last_use: Moment,
+    pub manifest: Option<ManifestRow>,
+}
+
+/// What the index remembers of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestRow {
+    pub media_type: Arc<str>,
+    pub kind: Kind,
+    pub children: Vec<Digest>,
+}
+
+/// What the index remembers of a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagRow {
+    pub digest: Digest,
+    pub checked_at: SystemTime,
+}
+
+/// What the index remembers of upstream's showing a digest in a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProofRow {
+    pub repository: Repository,
+    pub digest: Digest,
+    pub proof: Proof,
+}
+
+impl Table {
+    /// Takes up to about `count` changes. Empty: the index knows everything.
+    pub fn take_changes(&mut self, count: usize) -> Batch {
+        let mut batch = Batch {
+            forgotten: std::mem::take(&mut self.changes.forgotten),
+            lost: std::mem::take(&mut self.changes.lost),
+            tags: self.take_tags(count),
+            proofs: self.take_proofs(count),
+            ..Batch::default()
+        };
+        self.take_blobs(count, &mut batch);
+        batch
+    }
+
+    /// Whether `index.json` is out of date; the next call says no.
+    pub fn take_layout_change(&mut self) -> bool {
+        std::mem::take(&mut self.changes.layout)
+    }
+
+    /// `index.json` must be written again.
+    pub fn mark_layout(&mut self) {
+        self.changes.layout = true;
+    }
+
+    /// Everything known now came from the index: it need not be told.
+    pub fn mark_remembered(&mut self) {
+        self.changes = Changes::default();
+        for (_, slot) in self.slots.all_mut() {
+            slot.dirty = false;
+            slot.remembered_use = slot.last_use;
+        }
+    }
+
+    /// The index lost everything: it must be told again.
+    pub fn mark_all(&mut self) {
+        let mut proofs = Vec::new();
+        let mut blobs = Vec::new();
+        for (id, slot) in self.slots.all_mut() {
+            slot.dirty = slot.present;
+            blobs.extend(slot.present.then_some(id));
+            proofs.extend(slot.repositories.iter().map(|repository| (*repository, id)));
+        }
+        self.changes = Changes {
+            blobs,
+            proofs,
+            tags: self.tags().collect(),
+            layout: self.changes.layout,
+            ..Changes::default()
+        };
+    }
+
+    /// The index must be told of every use, however recent.
+    pub fn mark_uses(&mut self) {
+        for (id, slot) in self.slots.all_mut() {
+            if slot.present && !slot.dirty && slot.last_use != slot.remembered_use {
+                slot.dirty = true;
+                self.changes.blobs.push(id);
+            }
+        }
+    }
+
+    pub(super) fn mark_blob(&mut self, id: Id) {
+        if let Some(slot) = self.slots.get_mut(id)
+            && !std::mem::replace(&mut slot.dirty, true)
+        {
+            self.changes.blobs.push(id);
+        }
+    }
+
+    fn take_blobs(&mut self, count: usize, batch: &mut Batch) {
+        for id in take_some(&mut self.changes.blobs, count) {
+            let Some(slot) = self.slots.get_mut(id) else {
+                continue;
+            };
+            slot.dirty = false;
+            let before = std::mem::replace(&mut slot.remembered_use, slot.last_use);
+            let Some(slot) = self.slots.get(id).filter(|slot| slot.present) else {
+                continue;
+            };
+            if before != slot.last_use {
+                batch.used.push((slot.digest.clone(), slot.last_use));
+            }
+            batch.blobs.push((slot.digest.clone(), self.row(slot)));
+        }
+    }
+
+    fn take_tags(&mut self, count: usize) -> Vec<(Repository, Tag, Option<TagRow>)> {
+        let some: Vec<_> = self.changes.tags.iter().take(count).cloned().collect();
+        let mut rows = Vec::new();
+        for (repository, tag) in some {
+            let row = self.tag_row(repository, &tag);
+            self.changes.tags.remove(&(repository, tag.clone()));
+            rows.extend(row.map(|(repository, row)| (repository, tag, row)));
+        }
+        rows
+    }
+
+    fn take_proofs(&mut self, count: usize) -> Vec<ProofRow> {
+        let some = take_some(&mut self.changes.proofs, count);
+        let rows = some.into_iter().filter_map(|(repository, id)| {
+            let (repository, proof) = self.proof_row(repository, id)?;
+            let digest = self.slots.get(id)?.digest.clone();
+            Some(ProofRow { repository, digest, proof })
+        });
+        rows.collect()
+    }
+
+    fn row(&self, slot: &Slot) -> BlobRow {
+        let manifest = slot.manifest.as_ref().map(|manifest| ManifestRow {
+            media_type: Arc::clone(&manifest.media_type),
+            kind: manifest.kind,
+            children: self.digests(&manifest.children),
+        });
+        BlobRow { size: slot.size, last_use: slot.last_use, manifest }
+    }
+}
+
+impl Batch {
+    /// Whether there is nothing to apply.
+    pub fn is_empty(&self) -> bool {
+        self.forgotten.is_empty()
+            && self.lost.is_empty()
+            && self.blobs.is_empty()
+            && self.tags.is_empty()
+            && self.proofs.is_empty()
+    }
+}
+
+/// Removes up to `count` items from the end.
+fn take_some<T>(list: &mut Vec<T>, count: usize) -> Vec<T> {
+    let rest = list.len().saturating_sub(count);
+    list.split_off(rest)
+}

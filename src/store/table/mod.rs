@@ -1,0 +1,327 @@
+//! What is in the store, in memory: the truth while Larder runs. Pure: no I/O, no locks.
+//!
+//! The index remembers it from one life to the next and `index.json` shows it to others; both
+//! learn from [`Changes`](changes) what they have missed. A digest is known when its file is
+//! there, when a manifest lists it, or when upstream showed it in some repository.
+//!
+//! Invariant: no digest was last used before a manifest that lists it. So a manifest always
+//! expires no later than what it lists, and expiry need not look at the links.
+
+mod changes;
+mod names;
+mod slots;
+mod usage;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, sync::Arc};
+
+pub use changes::{Batch, BlobRow, ManifestRow, ProofRow, TagRow};
+pub use names::{LayoutEntry, Proof};
+pub use slots::Kind;
+pub use usage::Aged;
+
+use self::{
+    changes::Changes,
+    names::{RepositoryId, RepositorySlot},
+    slots::{Id, ManifestSlot, Slots},
+};
+use super::running::Moment;
+use crate::oci::{Children, Digest, MAX_NESTING, Manifest, Repository};
+
+/// Everything that is known. See the [module](self).
+#[derive(Debug, Default)]
+pub struct Table {
+    slots: Slots,
+    repositories: Vec<RepositorySlot>,
+    repository_ids: HashMap<Repository, RepositoryId>,
+    totals: Totals,
+    changes: Changes,
+}
+
+/// What the files in `blobs/` add up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub blobs: u64,
+    pub bytes: u64,
+}
+
+impl Table {
+    /// What the files add up to.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// The size of a file. `None`: it is not there.
+    pub fn size(&self, digest: &Digest) -> Option<u64> {
+        let slot = self.slots.of(digest)?;
+        slot.present.then_some(slot.size)
+    }
+
+    /// The type of a manifest, whether or not its file is there.
+    pub fn media_type(&self, digest: &Digest) -> Option<Arc<str>> {
+        let manifest = self.slots.of(digest)?.manifest.as_ref()?;
+        Some(Arc::clone(&manifest.media_type))
+    }
+
+    /// What a manifest lists, in order. `None`: it is no manifest, or its file was not read yet.
+    pub fn children(&self, digest: &Digest) -> Option<Vec<Digest>> {
+        let manifest = self.slots.of(digest)?.manifest.as_ref()?;
+        if manifest.kind == Kind::Unread {
+            return None;
+        }
+        Some(self.digests(&manifest.children))
+    }
+
+    /// How many indexes stand above a digest, in the longest chain of known ones. Counts no
+    /// further than one more than is allowed.
+    pub fn nesting_above(&self, digest: &Digest) -> u32 {
+        let mut level: Vec<Id> = self.slots.find(digest).into_iter().collect();
+        let mut height = 0;
+        while height <= MAX_NESTING {
+            level = self.parents(&level, Kind::Index);
+            if level.is_empty() {
+                break;
+            }
+            height += 1;
+        }
+        height
+    }
+
+    /// Whether every image that lists the digest has it as its config, and some image does.
+    pub fn is_config(&self, digest: &Digest) -> bool {
+        let Some(id) = self.slots.find(digest) else {
+            return false;
+        };
+        let images = self.parents(&[id], Kind::Image);
+        let is_config_of = |image: &Id| {
+            let manifest = self.slots.get(*image).and_then(|slot| slot.manifest.as_ref());
+            manifest.is_some_and(|manifest| manifest.children.first() == Some(&id))
+        };
+        !images.is_empty() && images.iter().all(is_config_of)
+    }
+
+    /// The file of a blob is there, and was used `now`.
+    pub fn put_blob(&mut self, digest: &Digest, size: u64, now: Moment) {
+        let id = self.slots.find_or_make(digest, now);
+        self.use_all_below(id, now);
+        self.set_present(id, size);
+    }
+
+    /// The file of a manifest is there, and was used `now`.
+    pub fn put_manifest(&mut self, digest: &Digest, size: u64, manifest: &Manifest, now: Moment) {
+        self.put_blob(digest, size, now);
+        self.link_manifest(digest, manifest);
+    }
+
+    /// The file of this digest was read and is this manifest.
+    pub fn link_manifest(&mut self, digest: &Digest, manifest: &Manifest) {
+        let Some(id) = self.slots.find(digest) else {
+            return;
+        };
+        let known = self.slots.get(id).and_then(|slot| slot.manifest.as_ref());
+        let is_known = |known: &ManifestSlot| {
+            known.kind != Kind::Unread && *known.media_type == *manifest.media_type
+        };
+        if known.is_some_and(|known| is_known(known)) {
+            return;
+        }
+        let kind = match manifest.children {
+            Children::Image { .. } => Kind::Image,
+            Children::Index(_) => Kind::Index,
+        };
+        let children: Vec<&Digest> = manifest.children.digests().collect();
+        self.link(id, &manifest.media_type, kind, &children);
+        self.changes.layout = true;
+        self.mark_blob(id);
+    }
+
+    /// Upstream's or an earlier life's word that a manifest of this size and type is there; what
+    /// it lists is not known before its file is read.
+    pub fn expect_manifest(&mut self, digest: &Digest, size: u64, media_type: &str, now: Moment) {
+        let id = self.slots.find_or_make(digest, now);
+        self.link(id, media_type, Kind::Unread, &[]);
+        self.set_present(id, size);
+    }
+
+    /// What the index remembers of a blob.
+    pub fn restore(&mut self, digest: &Digest, row: &BlobRow) {
+        let id = self.slots.find_or_make(digest, row.last_use);
+        if let Some(manifest) = &row.manifest {
+            let children: Vec<&Digest> = manifest.children.iter().collect();
+            self.link(id, &manifest.media_type, manifest.kind, &children);
+        }
+        self.set_present(id, row.size);
+        self.use_all_below(id, row.last_use);
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.seen = false;
+        }
+    }
+
+    /// The file is gone. What is known of it stays, for when it is fetched again.
+    pub fn lose(&mut self, digest: &Digest) {
+        if let Some(id) = self.slots.find(digest) {
+            self.set_absent(id);
+            self.release_if_idle(id);
+        }
+    }
+
+    /// The file is gone, and with it goes all that was known of the digest: its tags, where it
+    /// may be seen, and what it lists.
+    pub fn forget(&mut self, digest: &Digest) {
+        let Some(id) = self.slots.find(digest) else {
+            return;
+        };
+        self.set_absent(id);
+        self.forget_names(id);
+        self.unlink(id);
+        self.changes.forgotten.push(digest.clone());
+        self.release_if_idle(id);
+    }
+
+    /// Marks that the file of a digest was found on disk, and tells what is known of it.
+    pub fn see(&mut self, digest: &Digest) -> Sight {
+        let slot = self.slots.find(digest).and_then(|id| self.slots.get_mut(id));
+        match slot {
+            Some(slot) if slot.present => {
+                slot.seen = true;
+                if slot.is(Kind::Unread) { Sight::Unread } else { Sight::Known }
+            }
+            Some(_) | None => Sight::New,
+        }
+    }
+
+    /// Digests among the `count` slots from number `from` whose file was expected but not seen
+    /// since the store was opened. `None`: there are no more slots.
+    pub fn unseen(&self, from: usize, count: usize) -> Option<Vec<Digest>> {
+        let unseen = |slot: &slots::Slot| slot.present && !slot.seen;
+        (from < self.slots.end()).then(|| {
+            let slots = self.slots.range(from, count);
+            let missing = slots.filter(|(_, slot)| unseen(slot));
+            missing.map(|(_, slot)| slot.digest.clone()).collect()
+        })
+    }
+
+    fn digests(&self, ids: &[Id]) -> Vec<Digest> {
+        let slots = ids.iter().filter_map(|id| self.slots.get(*id));
+        slots.map(|slot| slot.digest.clone()).collect()
+    }
+
+    /// The manifests of one kind that list any of these.
+    fn parents(&self, ids: &[Id], kind: Kind) -> Vec<Id> {
+        let slots = ids.iter().filter_map(|id| self.slots.get(*id));
+        let parents = slots.flat_map(|slot| slot.parents.iter().copied());
+        let is_of_kind = |id: &Id| self.slots.get(*id).is_some_and(|slot| slot.is(kind));
+        let mut parents: Vec<Id> = parents.filter(is_of_kind).collect();
+        parents.sort_unstable();
+        parents.dedup();
+        parents
+    }
+
+    fn set_present(&mut self, id: Id, size: u64) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
+        if slot.present {
+            self.totals.bytes = self.totals.bytes.saturating_sub(slot.size);
+        } else {
+            self.totals.blobs += 1;
+            slot.remembered_use = slot.last_use;
+        }
+        self.totals.bytes = self.totals.bytes.saturating_add(size);
+        slot.present = true;
+        slot.seen = true;
+        slot.size = size;
+        let shown = slot.manifest.is_some();
+        self.mark_blob(id);
+        self.changes.layout |= shown;
+    }
+
+    fn set_absent(&mut self, id: Id) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
+        if !slot.present {
+            return;
+        }
+        slot.present = false;
+        self.totals.blobs = self.totals.blobs.saturating_sub(1);
+        self.totals.bytes = self.totals.bytes.saturating_sub(slot.size);
+        let shown = slot.manifest.is_some();
+        self.changes.lost.push(slot.digest.clone());
+        self.changes.layout |= shown;
+    }
+
+    /// Makes `id` a manifest. What a manifest lists never changes, so that it is linked once.
+    fn link(&mut self, id: Id, media_type: &str, kind: Kind, children: &[&Digest]) {
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
+        let last_use = slot.last_use;
+        if let Some(manifest) = &mut slot.manifest
+            && (manifest.kind != Kind::Unread || kind == Kind::Unread)
+        {
+            manifest.media_type = media_type.into();
+            return;
+        }
+        let children: Box<[Id]> =
+            children.iter().map(|child| self.slots.find_or_make(child, last_use)).collect();
+        for child in &children {
+            if let Some(slot) = self.slots.get_mut(*child) {
+                insert_sorted(&mut slot.parents, id);
+            }
+            self.use_all_below(*child, last_use);
+        }
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.manifest =
+                Some(Box::new(ManifestSlot { media_type: media_type.into(), kind, children }));
+        }
+    }
+
+    /// Ends `id` being a manifest.
+    fn unlink(&mut self, id: Id) {
+        let manifest = self.slots.get_mut(id).and_then(|slot| slot.manifest.take());
+        let children = manifest.map(|manifest| manifest.children);
+        for child in children.iter().flat_map(|children| children.iter()) {
+            if let Some(slot) = self.slots.get_mut(*child) {
+                remove_sorted(&mut slot.parents, id);
+            }
+            self.release_if_idle(*child);
+        }
+    }
+
+    fn release_if_idle(&mut self, id: Id) {
+        if self.slots.get(id).is_some_and(slots::Slot::is_idle) {
+            self.slots.release(id);
+        }
+    }
+}
+
+/// What is known of a digest whose file was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Nothing.
+    New,
+    /// That it is a manifest, but not what it lists.
+    Unread,
+    /// Everything.
+    Known,
+}
+
+/// Inserts into a sorted list, and tells whether the item is new there.
+fn insert_sorted<T: Copy + Ord>(list: &mut Vec<T>, item: T) -> bool {
+    match list.binary_search(&item) {
+        Ok(_) => false,
+        Err(place) => {
+            list.insert(place, item);
+            true
+        }
+    }
+}
+
+fn remove_sorted<T: Copy + Ord>(list: &mut Vec<T>, item: T) {
+    if let Ok(place) = list.binary_search(&item) {
+        list.remove(place);
+    }
+}

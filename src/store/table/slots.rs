@@ -1,0 +1,211 @@
+//! One slot for each digest that is known, found by digest or by a small number.
+//!
+//! Links between digests are these numbers, and the digest itself is kept once: a million blobs
+//! must fit in memory.
+
+use std::{hash::BuildHasher as _, hash::RandomState, sync::Arc};
+
+use hashbrown::HashTable;
+
+use super::{super::running::Moment, RepositoryId};
+use crate::oci::Digest;
+
+/// The number of a slot. It may name another digest once the slot was released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(u32);
+
+/// What is known of a digest.
+#[derive(Debug)]
+pub struct Slot {
+    pub digest: Digest,
+    /// Bytes in the file; means nothing while there is none.
+    pub size: u64,
+    /// Last use. Never before that of a manifest that lists this digest.
+    pub last_use: Moment,
+    /// The last use that the index remembers, or will with the row it has not seen yet.
+    pub remembered_use: Moment,
+    /// Whether the file is in `blobs/`.
+    pub present: bool,
+    /// Whether the file was seen since the store was opened.
+    pub seen: bool,
+    /// Whether the index must be told.
+    pub dirty: bool,
+    /// What the manifest lists, when this is one.
+    pub manifest: Option<Box<ManifestSlot>>,
+    /// Manifests that list this digest.
+    pub parents: Vec<Id>,
+    /// Repositories in which upstream showed it, sorted.
+    pub repositories: Vec<RepositoryId>,
+}
+
+/// What is known of a manifest.
+#[derive(Debug)]
+pub struct ManifestSlot {
+    pub media_type: Arc<str>,
+    pub kind: Kind,
+    pub children: Box<[Id]>,
+}
+
+/// What a manifest lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A config and layers.
+    Image,
+    /// Other manifests.
+    Index,
+    /// Not known before its file is read.
+    Unread,
+}
+
+/// All slots.
+#[derive(Debug, Default)]
+pub struct Slots {
+    slots: Vec<Option<Slot>>,
+    free: Vec<Id>,
+    by_digest: HashTable<Id>,
+    hasher: RandomState,
+}
+
+impl Slots {
+    /// The slot of a digest.
+    pub fn find(&self, digest: &Digest) -> Option<Id> {
+        let hash = self.hasher.hash_one(digest);
+        let is_it = |id: &Id| self.get(*id).is_some_and(|slot| slot.digest == *digest);
+        self.by_digest.find(hash, is_it).copied()
+    }
+
+    /// What is known of a digest.
+    pub fn of(&self, digest: &Digest) -> Option<&Slot> {
+        self.get(self.find(digest)?)
+    }
+
+    /// The content of a slot, unless it was released.
+    pub fn get(&self, id: Id) -> Option<&Slot> {
+        self.slots.get(id.index())?.as_ref()
+    }
+
+    /// The content of a slot, unless it was released.
+    pub fn get_mut(&mut self, id: Id) -> Option<&mut Slot> {
+        self.slots.get_mut(id.index())?.as_mut()
+    }
+
+    /// The slot of a digest, made (used `now`, without a file) when there is none.
+    pub fn find_or_make(&mut self, digest: &Digest, now: Moment) -> Id {
+        if let Some(id) = self.find(digest) {
+            return id;
+        }
+        let id = self.put(Slot::unknown(digest.clone(), now));
+        let Slots { slots, by_digest, hasher, .. } = self;
+        let hash_of = |id: &Id| {
+            let slot = slots.get(id.index()).and_then(Option::as_ref);
+            slot.map_or(0, |slot| hasher.hash_one(&slot.digest))
+        };
+        by_digest.insert_unique(hash_of(&id), id, hash_of);
+        id
+    }
+
+    /// Gives a slot back.
+    pub fn release(&mut self, id: Id) {
+        let Some(slot) = self.slots.get_mut(id.index()).and_then(Option::take) else {
+            return;
+        };
+        let hash = self.hasher.hash_one(&slot.digest);
+        if let Ok(entry) = self.by_digest.find_entry(hash, |other| *other == id) {
+            entry.remove();
+        }
+        self.free.push(id);
+    }
+
+    /// One more than the highest slot's number.
+    pub fn end(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The slots numbered `from` and up, at most `count` of them.
+    pub fn range(&self, from: usize, count: usize) -> impl Iterator<Item = (Id, &Slot)> {
+        let numbers = (u32::try_from(from).unwrap_or(u32::MAX)..).map(Id);
+        let slots = self.slots.iter().skip(from).take(count);
+        numbers.zip(slots).filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
+    }
+
+    /// Every slot.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = (Id, &mut Slot)> {
+        let numbers = (0u32..).map(Id);
+        numbers.zip(self.slots.iter_mut()).filter_map(|(id, slot)| Some((id, slot.as_mut()?)))
+    }
+
+    fn put(&mut self, slot: Slot) -> Id {
+        if let Some(id) = self.free.pop()
+            && let Some(place) = self.slots.get_mut(id.index())
+        {
+            *place = Some(slot);
+            return id;
+        }
+        // Four thousand million slots do not fit in any memory that this runs in.
+        let id = Id(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        self.slots.push(Some(slot));
+        id
+    }
+}
+
+impl Id {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Slot {
+    fn unknown(digest: Digest, now: Moment) -> Slot {
+        Slot {
+            digest,
+            size: 0,
+            last_use: now,
+            remembered_use: Moment::default(),
+            present: false,
+            seen: false,
+            dirty: false,
+            manifest: None,
+            parents: Vec::new(),
+            repositories: Vec::new(),
+        }
+    }
+
+    /// Whether nothing needs this slot any more.
+    pub fn is_idle(&self) -> bool {
+        !self.present
+            && self.manifest.is_none()
+            && self.parents.is_empty()
+            && self.repositories.is_empty()
+    }
+
+    /// Whether this is a manifest of the kind.
+    pub fn is(&self, kind: Kind) -> bool {
+        self.manifest.as_ref().is_some_and(|manifest| manifest.kind == kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Algorithm;
+
+    #[test]
+    fn slots_are_found_released_and_used_again() {
+        let mut slots = Slots::default();
+        let digests: Vec<Digest> =
+            (0..1000u32).map(|n| Digest::of(Algorithm::Sha256, &n.to_le_bytes())).collect();
+        for digest in &digests {
+            let id = slots.find_or_make(digest, Moment::default());
+            assert_eq!(slots.find(digest), Some(id));
+            assert_eq!(slots.find_or_make(digest, Moment::default()), id);
+        }
+        for digest in digests.iter().step_by(2) {
+            slots.release(slots.find(digest).unwrap());
+            assert!(slots.of(digest).is_none());
+        }
+        assert_eq!(slots.range(0, usize::MAX).count(), 500);
+        slots.find_or_make(&digests[0], Moment::default());
+        assert_eq!(slots.end(), 1000, "a released slot is used first");
+        assert!(digests.iter().skip(1).step_by(2).all(|digest| slots.find(digest).is_some()));
+    }
+}

@@ -1,0 +1,187 @@
+//! The table alone.
+
+use std::time::SystemTime;
+
+use super::*;
+use crate::oci::{Algorithm, Tag};
+
+fn digest(name: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, name.as_bytes())
+}
+
+fn at(seconds: u32) -> Moment {
+    Moment::from_seconds(seconds)
+}
+
+fn descriptors(names: &[&str]) -> String {
+    let one = |name: &&str| format!(r#"{{"digest":"{}","size":1}}"#, digest(name));
+    names.iter().map(one).collect::<Vec<_>>().join(",")
+}
+
+fn image(layers: &[&str]) -> Manifest {
+    let (config, layers) = (descriptors(&["config"]), descriptors(layers));
+    let json = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layers}]}}"#);
+    Manifest::parse(json.as_bytes(), None).unwrap()
+}
+
+fn index(manifests: &[&str]) -> Manifest {
+    let manifests = descriptors(manifests);
+    let json = format!(r#"{{"schemaVersion":2,"manifests":[{manifests}]}}"#);
+    Manifest::parse(json.as_bytes(), None).unwrap()
+}
+
+fn tagged(name: &str, seconds: u64) -> TagRow {
+    TagRow {
+        digest: digest(name),
+        checked_at: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds),
+    }
+}
+
+/// Applies everything that changed to a second table, as the index does.
+fn replay(table: &mut Table, copy: &mut Table) {
+    loop {
+        let batch = table.take_changes(2);
+        if batch.is_empty() {
+            return;
+        }
+        for digest in &batch.forgotten {
+            copy.forget(digest);
+        }
+        for digest in &batch.lost {
+            copy.lose(digest);
+        }
+        for (digest, row) in &batch.blobs {
+            copy.restore(digest, row);
+        }
+        for (repository, tag, row) in &batch.tags {
+            match row {
+                Some(row) => copy.set_tag(repository, tag, row, at(0)),
+                None => copy.drop_tag(repository, tag),
+            }
+        }
+        for row in &batch.proofs {
+            copy.prove(&row.repository, &row.digest, row.proof, at(0));
+        }
+    }
+}
+
+#[test]
+fn forgetting_everything_leaves_nothing() {
+    let mut table = Table::default();
+    let repository: Repository = "ghcr.io/a".parse().unwrap();
+    let tag: Tag = "v1".parse().unwrap();
+    table.put_manifest(&digest("image"), 10, &image(&["a", "a", "b"]), at(1));
+    table.put_manifest(&digest("index"), 20, &index(&["image", "absent"]), at(1));
+    table.put_blob(&digest("a"), 30, at(2));
+    table.set_tag(&repository, &tag, &tagged("index", 1), at(2));
+    table.prove(&repository, &digest("a"), Proof::Blob, at(2));
+    assert_eq!(table.totals(), Totals { blobs: 3, bytes: 60 });
+    for name in ["index", "image", "a"] {
+        table.forget(&digest(name));
+    }
+    assert_eq!(table.totals(), Totals::default());
+    assert_eq!(table.slots.range(0, 100).count(), 0, "every slot is released");
+    assert_eq!(table.tag(&repository, &tag), None);
+    assert_eq!(table.layout_entries(0), Some(Vec::new()));
+    assert_eq!(table.layout_entries(1), None);
+}
+
+#[test]
+fn changes_in_any_steps_make_the_same_table() {
+    let (mut table, mut copy) = (Table::default(), Table::default());
+    let repository: Repository = "ghcr.io/a".parse().unwrap();
+    let tags: Vec<Tag> = ["v1", "v2", "v3"].map(|tag| tag.parse().unwrap()).into();
+    for name in ["a", "b", "c"] {
+        table.put_blob(&digest(name), 1, at(5));
+        table.prove(&repository, &digest(name), Proof::Blob, at(5));
+    }
+    table.put_manifest(&digest("image"), 10, &image(&["a"]), at(6));
+    for tag in &tags {
+        table.set_tag(&repository, tag, &tagged("image", 7), at(6));
+    }
+    replay(&mut table, &mut copy);
+    table.forget(&digest("a"));
+    table.put_blob(&digest("a"), 2, at(7));
+    table.lose(&digest("b"));
+    table.lose(&digest("c"));
+    table.put_blob(&digest("c"), 3, at(8));
+    table.drop_tag(&repository, &tags[0]);
+    replay(&mut table, &mut copy);
+    assert_eq!(copy.totals(), table.totals());
+    assert_eq!(copy.size(&digest("a")), Some(2));
+    assert_eq!(copy.size(&digest("b")), None);
+    for name in ["a", "b", "c", "image"] {
+        let (name, digest) = (name, digest(name));
+        let proved = table.is_proved(&repository, &digest);
+        assert_eq!(copy.is_proved(&repository, &digest), proved, "{name}");
+    }
+    assert!(!table.is_proved(&repository, &digest("a")));
+    assert_eq!(copy.layout_entries(0), table.layout_entries(0));
+    table.mark_all();
+    let mut anew = Table::default();
+    replay(&mut table, &mut anew);
+    assert_eq!(anew.totals(), table.totals());
+    assert_eq!(anew.layout_entries(0), table.layout_entries(0));
+    assert_eq!(anew.children(&digest("image")), table.children(&digest("image")));
+}
+
+#[test]
+fn nothing_is_older_than_what_lists_it() {
+    let mut table = Table::default();
+    table.put_blob(&digest("a"), 1, at(1));
+    table.put_manifest(&digest("image"), 1, &image(&["a"]), at(5));
+    table.put_manifest(&digest("index"), 1, &index(&["image"]), at(9));
+    let unused = |table: &Table, name| table.unused(&digest(name), at(100)).unwrap().as_secs();
+    for name in ["a", "image", "index"] {
+        assert_eq!(unused(&table, name), 91);
+    }
+    table.touch(&digest("a"), at(50));
+    assert_eq!(unused(&table, "image"), 91);
+    table.touch(&digest("index"), at(40));
+    assert_eq!(unused(&table, "image"), 60);
+    assert_eq!(unused(&table, "a"), 50, "use never goes back");
+}
+
+#[test]
+fn nesting_counts_the_longest_chain_of_indexes() {
+    let mut table = Table::default();
+    table.put_manifest(&digest("image"), 1, &image(&["a"]), at(1));
+    assert_eq!(table.nesting_above(&digest("image")), 0);
+    assert_eq!(table.nesting_above(&digest("a")), 0);
+    table.put_manifest(&digest("i1"), 1, &index(&["image", "x"]), at(1));
+    table.put_manifest(&digest("i2"), 1, &index(&["image", "i1"]), at(1));
+    assert_eq!(table.nesting_above(&digest("image")), 2);
+    assert_eq!(table.nesting_above(&digest("x")), 2);
+    for n in 3..20 {
+        let below = format!("i{}", n - 1);
+        table.put_manifest(&digest(&format!("i{n}")), 1, &index(&[&below]), at(1));
+    }
+    assert_eq!(table.nesting_above(&digest("image")), MAX_NESTING + 1);
+}
+
+#[test]
+fn the_latest_check_of_a_tag_is_restored() {
+    let mut table = Table::default();
+    let repository: Repository = "ghcr.io/a".parse().unwrap();
+    let tag: Tag = "v1".parse().unwrap();
+    for (name, seconds) in [("old", 5), ("new", 9), ("older", 3)] {
+        table.restore_tag(&repository, &tag, &tagged(name, seconds), at(0));
+    }
+    assert_eq!(table.tag(&repository, &tag).unwrap().digest, digest("new"));
+}
+
+#[test]
+fn an_expected_manifest_is_shown_before_it_is_read() {
+    let mut table = Table::default();
+    let repository: Repository = "ghcr.io/a".parse().unwrap();
+    table.expect_manifest(&digest("image"), 7, "application/x", at(1));
+    table.prove(&repository, &digest("image"), Proof::Manifest, at(1));
+    assert_eq!(table.see(&digest("image")), Sight::Unread);
+    assert_eq!(table.children(&digest("image")), None);
+    assert_eq!(table.layout_entries(0).unwrap()[0].size, 7);
+    table.link_manifest(&digest("image"), &image(&["a"]));
+    assert_eq!(table.see(&digest("image")), Sight::Known);
+    assert!(table.is_listed(&repository, &digest("a")));
+    table.expect_manifest(&digest("image"), 7, "application/y", at(1));
+    assert!(table.children(&digest("image")).is_some());
+}
