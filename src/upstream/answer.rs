@@ -1,0 +1,201 @@
+//! One answer of upstream: what its headers say, and what kind of failure it is.
+
+use std::time::{Duration, SystemTime};
+
+use http::{
+    HeaderMap, HeaderName, Method, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+};
+use serde_json::Value;
+use url::{Position, Url};
+
+use super::{BlobBody, Error};
+
+/// How much of an error answer is read.
+const MAX_ERROR_BYTES: u64 = 64 * 1024;
+/// How long an error answer may take to say more than its status.
+const ERROR_TIME: Duration = Duration::from_secs(2);
+/// Characters of upstream's own message that are passed on.
+const MAX_MESSAGE: usize = 512;
+/// The longest pause upstream is believed to want.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Headers that have come, and a body that has not yet.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) source: Source,
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: BlobBody,
+}
+
+/// Who answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The host that was asked.
+    Asked,
+    /// Another one, where that host's redirect led.
+    Elsewhere,
+}
+
+impl Answer {
+    /// A header's value, if there is one and it is text.
+    pub(super) fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok().map(str::trim)
+    }
+
+    /// `Content-Type` without parameters.
+    pub(super) fn media_type(&self) -> Option<String> {
+        let value = self.header(CONTENT_TYPE)?.split(';').next()?.trim();
+        (!value.is_empty()).then(|| value.to_owned())
+    }
+
+    /// `Content-Length` of the plain content; `None` where it measures an encoded form.
+    pub(super) fn content_length(&self) -> Option<u64> {
+        self.is_plain().then(|| self.header(CONTENT_LENGTH)?.parse().ok())?
+    }
+
+    /// The body of a 200. Anything that would have to be decoded or put together first is
+    /// refused: the digest is that of the plain whole.
+    pub(super) fn whole_body(self) -> Result<BlobBody, Error> {
+        if self.status != StatusCode::OK {
+            return Err(Error::Invalid(self.describe(None)));
+        }
+        if !self.is_plain() {
+            let what = "the answer has a Content-Encoding, though identity was asked for";
+            return Err(Error::Invalid(format!("{}: {what}", self.request())));
+        }
+        Ok(self.body)
+    }
+
+    /// The failure that an answer of this status is.
+    pub(super) async fn into_error(self) -> Error {
+        let (status, is_head) = (self.status.as_u16(), self.method == Method::HEAD);
+        let (is_elsewhere, retry_after) = (self.source == Source::Elsewhere, self.retry_after());
+        let message = self.message().await;
+        match status {
+            404 => Error::NotFound(message),
+            429 => Error::Limited { message, retry_after },
+            400..=499 if is_head && is_elsewhere => Error::HeadRefused(message),
+            400 | 405 | 501 if is_head => Error::HeadRefused(message),
+            401 | 403 => Error::Denied(message),
+            408 | 500.. => Error::Unreachable(message),
+            _ => Error::Invalid(message),
+        }
+    }
+
+    /// Request, status and upstream's own short message. Reads the body.
+    pub(super) async fn message(self) -> String {
+        let (request, status) = (self.request(), self.status);
+        let body = tokio::time::timeout(ERROR_TIME, self.body.collect(MAX_ERROR_BYTES)).await;
+        let said = match body {
+            Ok(Ok(body)) => said_in(&body),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        describe(&request, status, said.as_deref())
+    }
+
+    /// Request and status, with what there is to say of them.
+    pub(super) fn describe(&self, said: Option<&str>) -> String {
+        describe(&self.request(), self.status, said)
+    }
+
+    fn request(&self) -> String {
+        request_line(&self.method, &self.url)
+    }
+
+    fn is_plain(&self) -> bool {
+        self.headers
+            .get_all(CONTENT_ENCODING)
+            .iter()
+            .all(|value| value.is_empty() || value.as_bytes().eq_ignore_ascii_case(b"identity"))
+    }
+
+    /// Seconds or a date (RFC 9110 §10.2.3).
+    fn retry_after(&self) -> Option<Duration> {
+        let value = self.header(RETRY_AFTER)?;
+        let pause = match value.parse() {
+            Ok(seconds) => Duration::from_secs(seconds),
+            Err(_) => httpdate::parse_http_date(value)
+                .ok()?
+                .duration_since(SystemTime::now())
+                .unwrap_or_default(),
+        };
+        Some(pause.min(MAX_RETRY_AFTER))
+    }
+}
+
+/// Method and URL for people, without the query, which may be signed.
+pub(super) fn request_line(method: &Method, url: &Url) -> String {
+    let place = &url[Position::BeforeHost..Position::AfterPath];
+    format!("{method} {}://{place}", url.scheme())
+}
+
+fn describe(request: &str, status: StatusCode, said: Option<&str>) -> String {
+    match said {
+        Some(said) => format!("{request}: {status}: {said}"),
+        None => format!("{request}: {status}"),
+    }
+}
+
+/// The message in an error body of the registry API (`errors`), of OAuth2 (RFC 6749 §5.2) or of
+/// Docker Hub (`details`), in printable characters.
+fn said_in(body: &[u8]) -> Option<String> {
+    let json: Value = serde_json::from_slice(body).ok()?;
+    let first = json.pointer("/errors/0").unwrap_or(&json);
+    let words = ["code", "error", "message", "error_description", "details"]
+        .into_iter()
+        .filter_map(|key| first.get(key)?.as_str())
+        .filter(|text| !text.is_empty())
+        .collect::<Vec<_>>()
+        .join(": ");
+    (!words.is_empty()).then(|| printable(&words))
+}
+
+/// At most [`MAX_MESSAGE`] characters, control characters escaped.
+fn printable(text: &str) -> String {
+    text.chars()
+        .take(MAX_MESSAGE)
+        .flat_map(|c| match c.is_control() {
+            true => c.escape_default().collect::<Vec<_>>(),
+            false => vec![c],
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstream_is_quoted_briefly_and_printably() {
+        let table = [
+            (
+                r#"{"errors":[{"code":"DENIED","message":"no\r\nway"}]}"#,
+                Some("DENIED: no\\r\\nway"),
+            ),
+            (r#"{"details":"incorrect password"}"#, Some("incorrect password")),
+            (
+                r#"{"error":"invalid_grant","error_description":"gone"}"#,
+                Some("invalid_grant: gone"),
+            ),
+            (r#"{"errors":[]}"#, None),
+            (r#"{"errors":[{"code":7}]}"#, None),
+            ("<html>", None),
+            ("[]", None),
+        ];
+        for (body, want) in table {
+            assert_eq!(said_in(body.as_bytes()).as_deref(), want, "{body}");
+        }
+        let long = format!(r#"{{"message":"{}"}}"#, "x".repeat(5000));
+        assert_eq!(said_in(long.as_bytes()).unwrap().len(), MAX_MESSAGE);
+    }
+
+    #[test]
+    fn a_request_is_shown_without_query_and_userinfo() {
+        let url = "https://user:secret@cdn.test:8443/a/b?X-Signature=abc#d".parse().unwrap();
+        assert_eq!(request_line(&Method::GET, &url), "GET https://cdn.test:8443/a/b");
+    }
+}

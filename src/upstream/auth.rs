@@ -1,0 +1,208 @@
+//! What is said in `Authorization` to one endpoint: before anybody asks, once its way to
+//! authenticate is known, and in answer to a challenge.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::StatusCode;
+use tokio::time::Instant;
+use url::Url;
+
+use super::{
+    Error,
+    answer::{Answer, Source},
+    challenge::Challenge,
+    client::{Client, Outgoing},
+    credentials::Identity,
+    health::Operation,
+    redirect::{self, Redirects},
+    token::{Grant, Issuer, Token, Tokens},
+    trust,
+};
+
+/// Authenticates requests to one endpoint.
+pub(super) struct Authorizer {
+    /// The endpoint's `/v2/`.
+    root: Url,
+    trusted_realms: Vec<String>,
+    client: Arc<Client>,
+    issuer: Arc<Issuer>,
+    /// How the endpoint last wanted it.
+    known: Mutex<Option<Way>>,
+    tokens: Tokens,
+}
+
+/// A way to authenticate that has passed the rules of trust.
+#[derive(Clone)]
+enum Way {
+    Basic,
+    Bearer { realm: Url, service: Option<String> },
+}
+
+/// What a request presents.
+pub(super) enum Authorization {
+    /// The credentials themselves.
+    Basic(String),
+    /// A token for them.
+    Bearer(Token, Grant),
+}
+
+impl Authorization {
+    /// The header's value.
+    pub(super) fn header(&self) -> String {
+        match self {
+            Authorization::Basic(value) => value.clone(),
+            Authorization::Bearer(token, _) => format!("Bearer {}", token.value),
+        }
+    }
+}
+
+impl Authorizer {
+    /// `root` is the endpoint's `/v2/`.
+    pub(super) fn new(
+        root: Url,
+        identity: Identity,
+        trusted_realms: Vec<String>,
+        client: Arc<Client>,
+    ) -> Authorizer {
+        Authorizer {
+            root,
+            trusted_realms,
+            issuer: Arc::new(Issuer::new(Arc::clone(&client), identity)),
+            client,
+            known: Mutex::default(),
+            tokens: Tokens::default(),
+        }
+    }
+
+    /// What to present without having been asked; `None` while the endpoint's way is unknown, or
+    /// when it refuses a token for `scope`: then the registry itself shall say what it thinks.
+    pub(super) async fn known(&self, scope: &str) -> Result<Option<Authorization>, Error> {
+        let way = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let grant = match way {
+            None => return Ok(None),
+            Some(Way::Basic) => return Ok(self.identity().basic().map(Authorization::Basic)),
+            Some(Way::Bearer { realm, service }) => {
+                let kept = self.tokens.grant(scope);
+                kept.filter(|grant| grant.realm == realm && grant.service == service)
+                    .unwrap_or_else(|| grant(realm, service, scope, None))
+            }
+        };
+        match self.token(scope, grant).await {
+            Ok(authorization) => Ok(Some(authorization)),
+            Err(Error::Denied(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What to present after `answer` refused `presented`; `None` if there is nothing better.
+    /// A token that came before `started`, the begin of this exchange, deserves a renewal; one that
+    /// came since is as good as any, unless the registry now names another scope.
+    pub(super) async fn renewed(
+        &self,
+        answer: &Answer,
+        scope: &str,
+        presented: Option<Authorization>,
+        started: Instant,
+    ) -> Result<Option<Authorization>, Error> {
+        if answer.source == Source::Elsewhere {
+            return Ok(None);
+        }
+        match (answer.status, presented) {
+            (StatusCode::UNAUTHORIZED, presented) => {
+                let Some((way, named)) = self.way(answer).await? else {
+                    return Ok(None);
+                };
+                self.follow_way(way, named, scope, presented, started).await
+            }
+            (StatusCode::FORBIDDEN, Some(Authorization::Bearer(token, grant)))
+                if token.received < started =>
+            {
+                self.tokens.forget(scope, &token);
+                self.token(scope, grant).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn follow_way(
+        &self,
+        way: Way,
+        named: Option<String>,
+        scope: &str,
+        presented: Option<Authorization>,
+        started: Instant,
+    ) -> Result<Option<Authorization>, Error> {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(way.clone());
+        match (way, presented) {
+            (Way::Basic, Some(Authorization::Basic(_))) => Ok(None),
+            (Way::Basic, _) => Ok(self.identity().basic().map(Authorization::Basic)),
+            (Way::Bearer { realm, service }, presented) => {
+                let grant = grant(realm, service, scope, named.as_deref());
+                if let Some(Authorization::Bearer(token, refused)) = presented {
+                    if token.received >= started && refused == grant {
+                        return Ok(None);
+                    }
+                    self.tokens.forget(scope, &token);
+                }
+                self.token(scope, grant).await.map(Some)
+            }
+        }
+    }
+
+    /// The way a refusal points to, and the scope it names. Some registries challenge only at
+    /// `/v2/`, whose scope is that of no repository.
+    async fn way(&self, refusal: &Answer) -> Result<Option<(Way, Option<String>)>, Error> {
+        if let Some(challenge) = Challenge::best_of(&refusal.headers) {
+            return self.trusted(challenge, &refusal.url).map(Some);
+        }
+        let root = Outgoing::get(Operation::Probe, self.root.clone());
+        let answer = redirect::follow(&self.client, root, Redirects::Follow).await?;
+        let is_challenge =
+            answer.status == StatusCode::UNAUTHORIZED && answer.source == Source::Asked;
+        match Challenge::best_of(&answer.headers).filter(|_| is_challenge) {
+            Some(challenge) => {
+                let (way, _) = self.trusted(challenge, &answer.url)?;
+                Ok(Some((way, None)))
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Checks a challenge to a request for `asked` against the rules of trust.
+    fn trusted(&self, challenge: Challenge, asked: &Url) -> Result<(Way, Option<String>), Error> {
+        let (realm, service, scope) = match challenge {
+            Challenge::Basic => return Ok((Way::Basic, None)),
+            Challenge::Bearer { realm, service, scope } => (realm, service, scope),
+        };
+        let realm = trust::checked_step(asked, &realm)?;
+        let may_see = || trust::may_see_credentials(&self.root, &realm, &self.trusted_realms);
+        if self.identity().is_secret() && !may_see() {
+            return Err(Error::Invalid(format!(
+                "{} sends its credentials to the realm {}, which is not trusted with them; add \"{}\" to trusted_realms if it should be",
+                self.root.authority(),
+                realm.authority(),
+                realm.host_str().unwrap_or_default(),
+            )));
+        }
+        Ok((Way::Bearer { realm, service }, scope))
+    }
+
+    async fn token(&self, scope: &str, grant: Grant) -> Result<Authorization, Error> {
+        let token = self.tokens.get(scope, &grant, &self.issuer).await?;
+        Ok(Authorization::Bearer(token, grant))
+    }
+
+    fn identity(&self) -> &Identity {
+        self.issuer.identity()
+    }
+}
+
+/// Asks for `scope`, and for what the registry `named` beside it.
+fn grant(realm: Url, service: Option<String>, scope: &str, named: Option<&str>) -> Grant {
+    let scopes: BTreeSet<String> =
+        named.unwrap_or_default().split_ascii_whitespace().chain([scope]).map(Into::into).collect();
+    Grant { realm, service, scopes }
+}

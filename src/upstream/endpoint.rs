@@ -1,0 +1,259 @@
+//! One place where a registry is reached: its URLs, and an exchange with it from the first request
+//! to an answer that counts.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{
+    HeaderMap, HeaderValue, Method, StatusCode,
+    header::{ACCEPT, RANGE},
+};
+use tokio::time::Instant;
+use url::Url;
+
+use crate::{
+    config,
+    oci::{Digest, Name, Reference},
+};
+
+use super::{
+    Error, SetupError,
+    answer::Answer,
+    auth::{Authorization, Authorizer},
+    client::{Client, Outgoing, Times},
+    connector::Connector,
+    credentials::Identity,
+    guard::Guard,
+    health::{Health, Operation},
+    redirect::{self, Redirects},
+    tls,
+};
+
+/// Time from a request to the first byte of its answer.
+const FIRST_BYTE: Duration = Duration::from_secs(10);
+/// Requests of one exchange: without a token, with one, and with a renewed one.
+const MAX_ATTEMPTS: u32 = 3;
+/// Tags asked for at once. Of more, Amazon's registries say that they are too many.
+const TAGS_OF_A_PAGE: u32 = 1_000;
+
+/// Every type of manifest, whatever a client asked for: what a tag means must not depend on it.
+const EVERY_MANIFEST: &str = "application/vnd.oci.image.index.v1+json, \
+    application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json, \
+    application/vnd.docker.distribution.manifest.v2+json, */*";
+
+/// One endpoint of an upstream.
+pub(super) struct Endpoint {
+    /// Its `/v2/`.
+    root: Url,
+    /// Comes before the names of repositories: empty, or `prefix/`.
+    prefix: String,
+    client: Arc<Client>,
+    auth: Authorizer,
+}
+
+/// What is asked of a repository.
+pub(super) struct Ask<'a> {
+    /// What it is counted as.
+    pub(super) operation: Operation,
+    pub(super) method: Method,
+    pub(super) name: &'a Name,
+    /// The path below the repository: `blobs/sha256:…`.
+    pub(super) path: String,
+    pub(super) query: Option<String>,
+    pub(super) headers: HeaderMap,
+    pub(super) redirects: Redirects,
+}
+
+impl<'a> Ask<'a> {
+    pub(super) fn manifest_head(name: &'a Name, reference: &Reference) -> Ask<'a> {
+        Ask {
+            operation: Operation::ManifestHead,
+            method: Method::HEAD,
+            ..Ask::manifest_get(name, reference)
+        }
+    }
+
+    pub(super) fn manifest_get(name: &'a Name, reference: &Reference) -> Ask<'a> {
+        Ask {
+            operation: Operation::ManifestGet,
+            method: Method::GET,
+            name,
+            path: format!("manifests/{reference}"),
+            query: None,
+            headers: HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(EVERY_MANIFEST))]),
+            redirects: Redirects::Follow,
+        }
+    }
+
+    pub(super) fn blob_head(name: &'a Name, digest: &Digest) -> Ask<'a> {
+        Ask { operation: Operation::BlobHead, method: Method::HEAD, ..Ask::blob_get(name, digest) }
+    }
+
+    pub(super) fn blob_get(name: &'a Name, digest: &Digest) -> Ask<'a> {
+        Ask {
+            operation: Operation::BlobGet,
+            method: Method::GET,
+            name,
+            path: format!("blobs/{digest}"),
+            query: None,
+            headers: HeaderMap::new(),
+            redirects: Redirects::Follow,
+        }
+    }
+
+    /// The first page of the tags.
+    pub(super) fn tags_list(name: &'a Name) -> Ask<'a> {
+        Ask {
+            operation: Operation::TagsList,
+            method: Method::GET,
+            name,
+            path: "tags/list".to_owned(),
+            query: Some(format!("n={TAGS_OF_A_PAGE}")),
+            headers: HeaderMap::new(),
+            redirects: Redirects::Follow,
+        }
+    }
+
+    /// Takes a redirect for the answer.
+    pub(super) fn not_followed(mut self) -> Ask<'a> {
+        self.redirects = Redirects::AreAnswers;
+        self
+    }
+
+    /// Asks for the first byte only.
+    pub(super) fn first_byte(mut self) -> Ask<'a> {
+        self.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+        self
+    }
+
+    fn is_answered_by(&self, answer: &Answer) -> bool {
+        let is_proof = || {
+            self.redirects == Redirects::AreAnswers
+                && (redirect::location(answer.status, &answer.headers).is_some()
+                    || answer.status == StatusCode::RANGE_NOT_SATISFIABLE)
+        };
+        answer.status.is_success() || is_proof()
+    }
+}
+
+impl Endpoint {
+    /// Opens no connection.
+    pub(super) fn new(
+        endpoint: &config::Endpoint,
+        trusted_realms: &[String],
+        limits: &config::Download,
+        own_listeners: Arc<[SocketAddr]>,
+        health: Arc<Health>,
+    ) -> Result<Endpoint, SetupError> {
+        let root = endpoint
+            .url
+            .join("/v2/")
+            .map_err(|error| SetupError(format!("endpoint {}: {error}", endpoint.url)))?;
+        let guard = Guard::new(root.host_str().unwrap_or_default(), own_listeners);
+        let tls = tls::client_config(endpoint.ca.as_deref())?;
+        let connector = Connector::new(guard, tls, limits.connect_timeout);
+        let times = Times { first_byte: FIRST_BYTE, idle: limits.idle_timeout };
+        let client = Arc::new(Client::new(connector, health, times));
+        let identity = Identity::new(endpoint.credentials.as_ref());
+        Ok(Endpoint {
+            auth: Authorizer::new(
+                root.clone(),
+                identity,
+                trusted_realms.to_vec(),
+                Arc::clone(&client),
+            ),
+            prefix: prefix_of(&endpoint.url),
+            root,
+            client,
+        })
+    }
+
+    /// Host and port, for people.
+    pub(super) fn authority(&self) -> &str {
+        self.root.authority()
+    }
+
+    /// An answer that counts as success: 2xx, or what `ask` takes for it. Authenticates as needed.
+    pub(super) async fn exchange(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
+        let started = Instant::now();
+        let scope = format!("repository:{}{}:pull", self.prefix, ask.name);
+        let mut authorization = self.auth.known(&scope).await?;
+        let mut attempts = 1;
+        loop {
+            let answer = self.send(ask, authorization.as_ref()).await?;
+            if ask.is_answered_by(&answer) {
+                return Ok(answer);
+            }
+            if attempts == MAX_ATTEMPTS {
+                return Err(answer.into_error().await);
+            }
+            attempts += 1;
+            authorization = self.auth.renewed(&answer, &scope, authorization, started).await?;
+            if authorization.is_none() {
+                return Err(answer.into_error().await);
+            }
+        }
+    }
+
+    /// Whether `/v2/` answers anything, even a challenge, but a failure of its own.
+    pub(super) async fn is_alive(&self) -> bool {
+        let root = Outgoing::get(Operation::Probe, self.root.clone());
+        let answer = self.client.send(&root).await;
+        answer.is_ok_and(|answer| !answer.status.is_server_error())
+    }
+
+    async fn send(
+        &self,
+        ask: &Ask<'_>,
+        authorization: Option<&Authorization>,
+    ) -> Result<Answer, Error> {
+        let outgoing = Outgoing {
+            method: ask.method.clone(),
+            headers: ask.headers.clone(),
+            authorization: authorization.map(Authorization::header),
+            ..Outgoing::get(ask.operation, self.url(ask))
+        };
+        redirect::follow(&self.client, outgoing, ask.redirects).await
+    }
+
+    fn url(&self, ask: &Ask<'_>) -> Url {
+        let mut url = self.root.clone();
+        url.set_path(&format!("/v2/{}{}/{}", self.prefix, ask.name, ask.path));
+        url.set_query(ask.query.as_deref());
+        url
+    }
+}
+
+/// The path of an endpoint as the first part of its repositories' names: `https://art.corp/docker`
+/// is asked for `/v2/docker/<name>/…`.
+fn prefix_of(url: &Url) -> String {
+    match url.path().trim_matches('/') {
+        "" => String::new(),
+        path => format!("{path}/"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
+
+    #[test]
+    fn every_manifest_is_asked_for() {
+        let types = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*"];
+        assert_eq!(EVERY_MANIFEST, types.join(", "));
+    }
+
+    #[test]
+    fn a_path_is_a_prefix_of_names() {
+        let table = [
+            ("https://art.corp", ""),
+            ("https://art.corp/", ""),
+            ("https://art.corp/docker-remote", "docker-remote/"),
+            ("https://art.corp/a/b/", "a/b/"),
+        ];
+        for (url, want) in table {
+            assert_eq!(prefix_of(&url.parse().unwrap()), want, "{url}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What upstream's answers, and their absence, say of it: metrics, and whether it is there.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, FutureExt as _, Shared};
+use http::StatusCode;
+use tokio::time::Instant;
+
+use crate::{metrics::Metrics, oci::Registry};
+
+/// How long upstream is left alone after a 429 that does not say.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(10);
+
+/// The longest pause that is believed. Docker Hub names hours; it may be asked before that.
+const MAX_PAUSE: Duration = Duration::from_secs(300);
+
+/// What a request is for, as the metrics name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    ManifestHead,
+    ManifestGet,
+    BlobHead,
+    BlobGet,
+    TagsList,
+    /// A request to a token endpoint, which says nothing of the registry's own health.
+    Token,
+    Probe,
+}
+
+/// A future that runs in a task of its own and that any number of callers can await.
+pub(super) type Flight<T> = Shared<BoxFuture<'static, T>>;
+
+/// The health of one upstream, over all its endpoints.
+#[derive(Debug)]
+pub(super) struct Health {
+    registry: String,
+    metrics: Arc<Metrics>,
+    /// When it last answered, unless it has failed since.
+    last_answer: Mutex<Option<Instant>>,
+    /// Until when it asked us to wait.
+    paused_until: Mutex<Option<Instant>>,
+    probe: Mutex<Option<Flight<bool>>>,
+}
+
+impl Health {
+    /// Nothing is known yet.
+    pub(super) fn new(registry: &Registry, metrics: Arc<Metrics>) -> Health {
+        Health {
+            registry: registry.to_string(),
+            metrics,
+            last_answer: Mutex::default(),
+            paused_until: Mutex::default(),
+            probe: Mutex::default(),
+        }
+    }
+
+    /// Counts an answer's headers, which came `after` the request.
+    pub(super) fn note_answer(&self, operation: Operation, status: StatusCode, after: Duration) {
+        self.count(operation, status.as_str());
+        self.metrics
+            .upstream_seconds
+            .with_label_values(&[&self.registry, operation.label()])
+            .observe(after.as_secs_f64());
+        let is_up = !status.is_server_error();
+        self.remember(operation, is_up.then(Instant::now));
+    }
+
+    /// Counts a request that got no answer.
+    pub(super) fn note_silence(&self, operation: Operation) {
+        self.count(operation, "error");
+        self.remember(operation, None);
+    }
+
+    /// Counts a request that one of Larder's own rules forbade.
+    pub(super) fn note_refusal(&self, operation: Operation) {
+        self.count(operation, "error");
+    }
+
+    /// Counts body bytes.
+    pub(super) fn note_bytes(&self, received: usize) {
+        self.metrics
+            .upstream_bytes
+            .with_label_values(&[&self.registry])
+            .inc_by(u64::try_from(received).unwrap_or(u64::MAX));
+    }
+
+    /// Whether upstream answered within the last `time` and has not failed since.
+    pub(super) fn answered_within(&self, time: Duration) -> bool {
+        lock(&self.last_answer).is_some_and(|answer| answer.elapsed() <= time)
+    }
+
+    /// Upstream allows no more requests for now, perhaps saying for how long.
+    pub(super) fn pause(&self, retry_after: Option<Duration>) {
+        let pause = retry_after.unwrap_or(DEFAULT_PAUSE).min(MAX_PAUSE);
+        *lock(&self.paused_until) = Some(Instant::now() + pause);
+    }
+
+    /// How much longer upstream is not to be asked; `None` when it may be.
+    pub(super) fn pause_left(&self) -> Option<Duration> {
+        let until = (*lock(&self.paused_until))?;
+        let left = until.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// The probe that is running, or else the one that `start` makes.
+    pub(super) fn shared_probe(
+        &self,
+        start: impl FnOnce() -> BoxFuture<'static, bool>,
+    ) -> Flight<bool> {
+        let mut probe = lock(&self.probe);
+        match &*probe {
+            Some(running) if running.peek().is_none() => running.clone(),
+            Some(_) | None => probe.insert(launch(start())).clone(),
+        }
+    }
+
+    fn count(&self, operation: Operation, code: &str) {
+        self.metrics
+            .upstream_requests
+            .with_label_values(&[&self.registry, operation.label(), code])
+            .inc();
+    }
+
+    fn remember(&self, operation: Operation, last_answer: Option<Instant>) {
+        if operation == Operation::Token {
+            return;
+        }
+        self.metrics
+            .upstream_up
+            .with_label_values(&[&self.registry])
+            .set(last_answer.is_some().into());
+        *lock(&self.last_answer) = last_answer;
+    }
+}
+
+impl Operation {
+    /// Whether it waits while upstream asked us to.
+    pub(super) fn is_limited(self) -> bool {
+        matches!(self, Operation::ManifestHead | Operation::ManifestGet | Operation::TagsList)
+    }
+
+    fn label(self) -> &'static str {
+        match self {
+            Operation::ManifestHead => "manifest_head",
+            Operation::ManifestGet => "manifest_get",
+            Operation::BlobHead => "blob_head",
+            Operation::BlobGet => "blob_get",
+            Operation::TagsList => "tags_list",
+            Operation::Token => "token",
+            Operation::Probe => "probe",
+        }
+    }
+}
+
+/// Starts `future` in a task of its own, so that no caller's hanging up ends it.
+pub(super) fn launch<T>(future: BoxFuture<'static, T>) -> Flight<T>
+where
+    T: Clone + Send + Sync + 'static,
+{
+    let flight = future.shared();
+    tokio::spawn(flight.clone());
+    flight
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,295 @@
+//! One registry that content comes from: its endpoints, its tokens, its redirects.
+//!
+//! [`Upstream`] is the only way in. Below it, from the outside in:
+//!
+//! - `endpoint`: one exchange, with as many requests as authentication takes;
+//! - `auth`, over `challenge`, `token` and `credentials`: what to present;
+//! - `redirect`: from one request to the answer it leads to;
+//! - `client`, over `connector`, `tls` and `guard`: one request on one connection;
+//! - `answer` and `body`: what comes back; `health`: what it says of upstream;
+//! - `tags`, over `link`: a list that comes in pages;
+//! - `trust`: which hosts belong together.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::future::FutureExt as _;
+use tokio::time::Instant;
+
+use crate::{
+    config,
+    metrics::Metrics,
+    oci::{Digest, MAX_MANIFEST_BYTES, Name, Reference, Registry, Tag},
+};
+
+use self::{
+    answer::Answer,
+    endpoint::{Ask, Endpoint},
+    health::Health,
+};
+
+mod answer;
+mod auth;
+mod body;
+mod challenge;
+mod client;
+mod connector;
+mod credentials;
+mod endpoint;
+mod error;
+mod guard;
+mod health;
+mod link;
+mod redirect;
+mod tags;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod token;
+mod trust;
+
+pub use body::BlobBody;
+pub use error::{Error, SetupError};
+
+/// A handle on one upstream registry; clones share connections, tokens and health.
+#[derive(Clone)]
+pub struct Upstream {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Registry,
+    /// In order of preference.
+    endpoints: Vec<Endpoint>,
+    health: Arc<Health>,
+}
+
+/// Upstream's answer to a HEAD of a manifest. What is `None` was missing or unusable.
+#[derive(Clone, Debug, Default)]
+pub struct ManifestHead {
+    /// `Docker-Content-Digest`.
+    pub digest: Option<Digest>,
+    /// `Content-Type` without parameters.
+    pub media_type: Option<String>,
+    /// `Content-Length`.
+    pub size: Option<u64>,
+}
+
+/// A manifest as upstream sent it, unverified.
+#[derive(Clone, Debug)]
+pub struct FetchedManifest {
+    /// The body, verbatim, at most `oci::MAX_MANIFEST_BYTES`.
+    pub bytes: Bytes,
+    /// `Content-Type` without parameters.
+    pub media_type: Option<String>,
+}
+
+impl Upstream {
+    /// Sets up the client; opens no connection. `own_listeners` are never dialled.
+    pub fn new(
+        config: &config::Upstream,
+        limits: &config::Download,
+        own_listeners: Arc<[SocketAddr]>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Upstream, SetupError> {
+        let health = Arc::new(Health::new(&config.registry, metrics));
+        let endpoint = |endpoint| {
+            Endpoint::new(
+                endpoint,
+                &config.trusted_realms,
+                limits,
+                Arc::clone(&own_listeners),
+                Arc::clone(&health),
+            )
+        };
+        let endpoints = config.endpoints.iter().map(endpoint);
+        let endpoints = endpoints.collect::<Result<_, _>>()?;
+        Ok(Upstream {
+            inner: Arc::new(Inner { registry: config.registry.clone(), endpoints, health }),
+        })
+    }
+
+    /// The registry this stands for.
+    pub fn registry(&self) -> &Registry {
+        &self.inner.registry
+    }
+
+    /// HEAD of a manifest, redirects followed.
+    pub async fn head_manifest(
+        &self,
+        name: &Name,
+        reference: &Reference,
+        deadline: Instant,
+    ) -> Result<ManifestHead, Error> {
+        let answer = self.ask(&Ask::manifest_head(name, reference), deadline).await?;
+        let digest = answer.header(http::HeaderName::from_static("docker-content-digest"));
+        Ok(ManifestHead {
+            digest: digest.and_then(|digest| digest.parse().ok()),
+            media_type: answer.media_type(),
+            size: answer.content_length(),
+        })
+    }
+
+    /// GET of a manifest with the full Accept list. `deadline` bounds the body too.
+    pub async fn get_manifest(
+        &self,
+        name: &Name,
+        reference: &Reference,
+        deadline: Instant,
+    ) -> Result<FetchedManifest, Error> {
+        let ask = Ask::manifest_get(name, reference);
+        let answer = self.ask(&ask, deadline).await?;
+        let media_type = answer.media_type();
+        let body = answer.whole_body()?.collect(MAX_MANIFEST_BYTES);
+        let bytes = tokio::time::timeout_at(deadline, body)
+            .await
+            .unwrap_or_else(|_| Err(self.late(&ask)))?;
+        Ok(FetchedManifest { bytes, media_type })
+    }
+
+    /// HEAD of a blob, redirects followed, for its size (`None` when upstream does not say).
+    pub async fn head_blob(
+        &self,
+        name: &Name,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<Option<u64>, Error> {
+        let answer = self.ask(&Ask::blob_head(name, digest), deadline).await?;
+        Ok(answer.content_length())
+    }
+
+    /// Asks whether upstream shows this blob in this repository: a HEAD whose 2xx or 3xx is
+    /// the proof, not followed; where HEAD is refused with 400, 401, 403, 405 or 501, a GET of `bytes=0-0`.
+    pub async fn prove_blob(
+        &self,
+        name: &Name,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let head = Ask::blob_head(name, digest).not_followed();
+        match self.ask(&head, deadline).await {
+            Err(Error::HeadRefused(_) | Error::Denied(_)) => {
+                let get = Ask::blob_get(name, digest).not_followed().first_byte();
+                self.ask(&get, deadline).await.map(drop)
+            }
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// GET of a whole blob. Returns at the headers; `deadline` bounds only them.
+    pub async fn get_blob(
+        &self,
+        name: &Name,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<BlobBody, Error> {
+        self.ask(&Ask::blob_get(name, digest), deadline).await?.whole_body()
+    }
+
+    /// All tags of a repository, sorted, from as many pages as upstream makes of them.
+    pub async fn list_tags(&self, name: &Name, deadline: Instant) -> Result<Vec<Tag>, Error> {
+        let ask = Ask::tags_list(name);
+        self.first_answer(&ask, deadline, |endpoint| endpoint.list_tags(name)).await
+    }
+
+    /// Whether upstream answered anything (any status below 500) within the last `time`, and has
+    /// not failed since.
+    pub fn answered_within(&self, time: Duration) -> bool {
+        self.inner.health.answered_within(time)
+    }
+
+    /// Whether upstream answers now: one `GET /v2/`, shared by all who ask at once, at most `limit`.
+    pub async fn probe(&self, limit: Duration) -> bool {
+        let upstream = self.clone();
+        let probe = self
+            .inner
+            .health
+            .shared_probe(|| async move { upstream.is_alive(limit).await }.boxed());
+        tokio::time::timeout(limit, probe).await.unwrap_or(false)
+    }
+
+    async fn ask(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Answer, Error> {
+        self.first_answer(ask, deadline, |endpoint| endpoint.exchange(ask)).await
+    }
+
+    /// Asks the endpoints in order until one gives an answer that is no outage. Each has its share
+    /// of the time that is left, so that one that swallows everything leaves some for the next.
+    async fn first_answer<'a, T, F>(
+        &'a self,
+        ask: &Ask<'_>,
+        deadline: Instant,
+        question: impl Fn(&'a Endpoint) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        self.respect_pause(ask)?;
+        let mut outage = Error::Unreachable(format!("{} has no endpoint", self.registry()));
+        let mut waiting = self.inner.endpoints.as_slice();
+        while let [endpoint, rest @ ..] = waiting {
+            let share = share(deadline, waiting.len());
+            outage = match tokio::time::timeout(share, question(endpoint)).await {
+                Ok(Err(error)) if error.is_outage() => error,
+                Ok(outcome) => {
+                    self.note_limit(&outcome);
+                    return outcome;
+                }
+                Err(_) => {
+                    self.inner.health.note_silence(ask.operation);
+                    self.late(ask)
+                }
+            };
+            tracing::debug!(endpoint = endpoint.authority(), error = %outage, "endpoint fails");
+            waiting = rest;
+        }
+        Err(outage)
+    }
+
+    /// Upstream limits manifests and lists; blobs go on, so that pulls which have begun can end.
+    fn respect_pause(&self, ask: &Ask<'_>) -> Result<(), Error> {
+        match self.inner.health.pause_left() {
+            Some(left) if ask.operation.is_limited() => Err(Error::Limited {
+                message: format!("{} limits our requests", self.registry()),
+                retry_after: Some(left),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn note_limit<T>(&self, outcome: &Result<T, Error>) {
+        if let Err(Error::Limited { retry_after, .. }) = outcome {
+            self.inner.health.pause(*retry_after);
+        }
+    }
+
+    async fn is_alive(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let mut waiting = self.inner.endpoints.as_slice();
+        while let [endpoint, rest @ ..] = waiting {
+            let share = share(deadline, waiting.len());
+            if let Ok(true) = tokio::time::timeout(share, endpoint.is_alive()).await {
+                return true;
+            }
+            waiting = rest;
+        }
+        false
+    }
+
+    fn late(&self, ask: &Ask<'_>) -> Error {
+        let (registry, method) = (self.registry(), &ask.method);
+        let what = format!("{method} {registry}/{} {}", ask.name, ask.path);
+        Error::Timeout(format!("{what}: no answer in time"))
+    }
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Upstream").field(self.registry()).finish()
+    }
+}
+
+/// The part of the time until `deadline` that the first of `count` may use.
+fn share(deadline: Instant, count: usize) -> Duration {
+    let left = deadline.saturating_duration_since(Instant::now());
+    left / u32::try_from(count).unwrap_or(u32::MAX)
+}

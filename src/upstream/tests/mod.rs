@@ -1,0 +1,74 @@
+//! [`Upstream`](super::Upstream) against a small server whose every byte a test decides.
+
+mod auth;
+mod fake;
+mod redirects;
+mod tags;
+mod transfer;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Error, Upstream};
+use crate::{
+    config::{self, Credentials, Endpoint},
+    metrics::Metrics,
+    oci::{Algorithm, Digest, Name, Reference},
+};
+
+/// An upstream at these URLs, without credentials.
+fn anonymous(urls: &[String]) -> Upstream {
+    let endpoints = urls.iter().map(|url| endpoint(url, None)).collect();
+    build(endpoints, &[])
+}
+
+/// An upstream at `url` that knows Larder as `username`.
+fn with_credentials(url: &str, username: &str, trusted_realms: &[&str]) -> Upstream {
+    let credentials = Credentials { username: username.into(), password: "secret".into() };
+    build(vec![endpoint(url, Some(credentials))], trusted_realms)
+}
+
+fn endpoint(url: &str, credentials: Option<Credentials>) -> Endpoint {
+    Endpoint { url: url.parse().unwrap(), credentials, ca: None }
+}
+
+fn build(endpoints: Vec<Endpoint>, trusted_realms: &[&str]) -> Upstream {
+    let config = config::Upstream {
+        registry: "registry.test".parse().unwrap(),
+        endpoints,
+        aliases: Vec::new(),
+        default: false,
+        tag_ttl: Duration::ZERO,
+        trusted_realms: trusted_realms.iter().map(ToString::to_string).collect(),
+    };
+    let limits = config::Download {
+        connect_timeout: Duration::from_millis(500),
+        idle_timeout: Duration::from_millis(300),
+    };
+    Upstream::new(&config, &limits, Arc::new([]), Arc::new(Metrics::new())).unwrap()
+}
+
+fn name() -> Name {
+    "team/app".parse().unwrap()
+}
+
+fn tag() -> Reference {
+    "v1".parse().unwrap()
+}
+
+fn digest() -> Digest {
+    Digest::of(Algorithm::Sha256, b"content")
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(5)
+}
+
+async fn get_manifest(upstream: &Upstream) -> Result<super::FetchedManifest, Error> {
+    upstream.get_manifest(&name(), &tag(), soon()).await
+}
+
+async fn get_blob(upstream: &Upstream) -> Result<super::BlobBody, Error> {
+    upstream.get_blob(&name(), &digest(), soon()).await
+}

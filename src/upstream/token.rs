@@ -1,0 +1,313 @@
+//! Tokens: asking a realm for one, and the table in which they are kept and shared
+//! (distribution, docs/spec/auth: token.md and oauth.md).
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::FutureExt as _;
+use http::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::Instant;
+use url::{Url, form_urlencoded};
+
+use super::{
+    Error,
+    answer::Answer,
+    client::{Client, Outgoing},
+    credentials::Identity,
+    health::{Flight, Operation, launch},
+    redirect::{self, Redirects},
+};
+
+/// How OAuth2 servers are told who asks.
+const CLIENT_ID: &str = "larder";
+/// The largest answer a token endpoint may give.
+const MAX_ANSWER: u64 = 1024 * 1024;
+/// Lifetime of a token that states none, and the least that is believed (token.md).
+const MIN_LIFETIME: Duration = Duration::from_secs(60);
+/// The longest lifetime that is believed.
+const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// A token is renewed this long before it expires.
+const MARGIN: Duration = Duration::from_secs(10);
+/// How long one token may take, redirects and fallback included.
+const MAX_FETCH: Duration = Duration::from_secs(20);
+/// Tokens kept before those that are of no use are dropped.
+const MAX_ENTRIES: usize = 1024;
+
+/// What a token is asked for. The credentials are those of the [`Issuer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Grant {
+    pub(super) realm: Url,
+    pub(super) service: Option<String>,
+    pub(super) scopes: BTreeSet<String>,
+}
+
+/// A token. Has no `Debug`: it is a secret.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Token {
+    /// The token itself.
+    pub(super) value: String,
+    /// When it came. Upstream's own clock (`issued_at`) is not believed.
+    pub(super) received: Instant,
+    lifetime: Duration,
+}
+
+impl Token {
+    fn is_fresh(&self) -> bool {
+        self.received.elapsed() < self.lifetime
+    }
+}
+
+/// The tokens of one endpoint, and the requests for them that are under way: one per grant,
+/// however many wait for it. There is one grant per repository, found by the scope that Larder
+/// itself would ask for; the grant may hold further scopes that the registry named.
+#[derive(Default)]
+pub(super) struct Tokens {
+    entries: Mutex<HashMap<String, Entry>>,
+}
+
+struct Entry {
+    grant: Grant,
+    flight: Flight<Result<Token, Error>>,
+}
+
+impl Tokens {
+    /// What was last asked for `scope`.
+    pub(super) fn grant(&self, scope: &str) -> Option<Grant> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(scope).map(|entry| entry.grant.clone())
+    }
+
+    /// A token for `grant`: a kept one, or the one that is on its way, or a new one.
+    pub(super) async fn get(
+        &self,
+        scope: &str,
+        grant: &Grant,
+        issuer: &Arc<Issuer>,
+    ) -> Result<Token, Error> {
+        self.flight(scope, grant, issuer).await
+    }
+
+    /// Never hands out `refused` again.
+    pub(super) fn forget(&self, scope: &str, refused: &Token) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_refused = |entry: &Entry| match entry.flight.peek() {
+            Some(Ok(token)) => token == refused,
+            Some(Err(_)) | None => false,
+        };
+        if entries.get(scope).is_some_and(is_refused) {
+            entries.remove(scope);
+        }
+    }
+
+    fn flight(
+        &self,
+        scope: &str,
+        grant: &Grant,
+        issuer: &Arc<Issuer>,
+    ) -> Flight<Result<Token, Error>> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get(scope)
+            && entry.grant == *grant
+            && entry.is_of_use()
+        {
+            return entry.flight.clone();
+        }
+        if entries.len() >= MAX_ENTRIES {
+            entries.retain(|_, entry| entry.is_of_use());
+        }
+        if entries.len() >= MAX_ENTRIES {
+            entries.clear();
+        }
+        let flight = issuer.start(grant.clone());
+        let entry = Entry { grant: grant.clone(), flight: flight.clone() };
+        entries.insert(scope.to_owned(), entry);
+        flight
+    }
+}
+
+impl Entry {
+    fn is_of_use(&self) -> bool {
+        match self.flight.peek() {
+            None => true,
+            Some(Ok(token)) => token.is_fresh(),
+            Some(Err(_)) => false,
+        }
+    }
+}
+
+/// Asks realms for tokens, as one identity.
+pub(super) struct Issuer {
+    client: Arc<Client>,
+    identity: Identity,
+}
+
+impl Issuer {
+    pub(super) fn new(client: Arc<Client>, identity: Identity) -> Issuer {
+        Issuer { client, identity }
+    }
+
+    /// Who asks.
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn start(self: &Arc<Self>, grant: Grant) -> Flight<Result<Token, Error>> {
+        let issuer = Arc::clone(self);
+        let fetch = async move {
+            let late = |_| {
+                Err(Error::Unreachable(format!(
+                    "no token from {} in time",
+                    grant.realm.authority()
+                )))
+            };
+            tokio::time::timeout(MAX_FETCH, issuer.fetch(&grant)).await.unwrap_or_else(late)
+        };
+        launch(fetch.boxed())
+    }
+
+    async fn fetch(&self, grant: &Grant) -> Result<Token, Error> {
+        if let Identity::Token(secret) = &self.identity {
+            let answer = self.client.send(&refresh(grant, secret)).await?;
+            // Not every realm speaks OAuth2, and they say so in many ways.
+            if !matches!(answer.status.as_u16(), 300..=399 | 400 | 401 | 404 | 405) {
+                return token(answer).await;
+            }
+        }
+        let outgoing = query(grant, &self.identity);
+        token(redirect::follow(&self.client, outgoing, Redirects::Follow).await?).await
+    }
+}
+
+/// The GET of token.md. A query of the realm's own stays.
+fn query(grant: &Grant, identity: &Identity) -> Outgoing {
+    let mut outgoing = Outgoing::get(Operation::Token, grant.realm.clone());
+    {
+        let mut pairs = outgoing.url.query_pairs_mut();
+        pairs.extend_pairs(grant.service.iter().map(|service| ("service", service)));
+        pairs.extend_pairs(grant.scopes.iter().map(|scope| ("scope", scope)));
+        if let Identity::User { name, .. } = identity {
+            pairs.append_pair("account", name);
+        }
+    }
+    outgoing.authorization = identity.basic();
+    outgoing
+}
+
+/// The POST of oauth.md.
+fn refresh(grant: &Grant, secret: &str) -> Outgoing {
+    let scopes: Vec<&str> = grant.scopes.iter().map(String::as_str).collect();
+    let form = form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "refresh_token")
+        .append_pair("client_id", CLIENT_ID)
+        .extend_pairs(grant.service.iter().map(|service| ("service", service)))
+        .append_pair("scope", &scopes.join(" "))
+        .append_pair("refresh_token", secret)
+        .finish();
+    Outgoing { method: Method::POST, form, ..Outgoing::get(Operation::Token, grant.realm.clone()) }
+}
+
+/// The token in an answer. Trouble of the token endpoint is an outage and not a refusal: the
+/// registry has not said no.
+async fn token(answer: Answer) -> Result<Token, Error> {
+    let received = Instant::now();
+    if !answer.status.is_success() {
+        return Err(refusal(answer).await);
+    }
+    let unusable = Error::Unreachable(answer.describe(Some("no token in the answer")));
+    let body = answer.body.collect(MAX_ANSWER).await?;
+    let Ok(issued) = serde_json::from_slice::<Issued>(&body) else {
+        return Err(unusable);
+    };
+    let lifetime = issued.lifetime();
+    let value = [issued.token, issued.access_token]
+        .into_iter()
+        .flatten()
+        .find(|value| !value.is_empty())
+        .ok_or(unusable)?;
+    Ok(Token { value, received, lifetime })
+}
+
+/// 401 is a refusal, so are 400 and 403 when a token server explains them; a firewall's page is not.
+async fn refusal(answer: Answer) -> Error {
+    let status = answer.status;
+    let is_explained = answer
+        .media_type()
+        .is_some_and(|media_type| media_type.to_ascii_lowercase().ends_with("json"));
+    let message = answer.message().await;
+    match status {
+        StatusCode::UNAUTHORIZED => Error::Denied(message),
+        StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST if is_explained => Error::Denied(message),
+        _ => Error::Unreachable(message),
+    }
+}
+
+/// What a token endpoint answers.
+#[derive(Deserialize)]
+struct Issued {
+    token: Option<String>,
+    access_token: Option<String>,
+    /// Seconds. Read leniently: a token is good whatever its server thinks a number is.
+    expires_in: Option<Value>,
+}
+
+impl Issued {
+    /// How long the token is used.
+    fn lifetime(&self) -> Duration {
+        self.expires_in
+            .as_ref()
+            .and_then(Value::as_f64)
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .unwrap_or(MIN_LIFETIME)
+            .clamp(MIN_LIFETIME, MAX_LIFETIME)
+            .saturating_sub(MARGIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(realm: &str, service: Option<&str>, scopes: &[&str]) -> Grant {
+        Grant {
+            realm: realm.parse().unwrap(),
+            service: service.map(Into::into),
+            scopes: scopes.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn the_query_is_merged_with_the_realms_own() {
+        let table = [
+            (
+                grant("https://h/t", Some("s"), &["repository:a/b:pull"]),
+                "service=s&scope=repository%3Aa%2Fb%3Apull",
+            ),
+            (grant("https://h/t?x=1", None, &["b", "a"]), "x=1&scope=a&scope=b"),
+        ];
+        for (grant, want) in table {
+            let outgoing = query(&grant, &Identity::Anonymous);
+            assert_eq!(outgoing.url.query(), Some(want));
+            assert_eq!(outgoing.authorization, None);
+        }
+    }
+
+    #[test]
+    fn lifetimes_are_clamped() {
+        let lifetime = |json: &str| {
+            let issued: Issued = serde_json::from_str(json).unwrap();
+            (issued.lifetime() + MARGIN).as_secs()
+        };
+        assert_eq!(lifetime("{}"), 60);
+        assert_eq!(lifetime(r#"{"expires_in":30}"#), 60);
+        assert_eq!(lifetime(r#"{"expires_in":-1}"#), 60);
+        assert_eq!(lifetime(r#"{"expires_in":"soon"}"#), 60);
+        assert_eq!(lifetime(r#"{"expires_in":300.5}"#), 300);
+        assert_eq!(lifetime(r#"{"expires_in":1e300}"#), 60);
+        assert_eq!(lifetime(r#"{"expires_in":999999999}"#), 86400);
+    }
+}
