@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod config;
 pub mod metrics;
+pub mod mirror;
 pub mod oci;
 pub mod store;
 pub mod upstream;

@@ -1,0 +1,219 @@
+//! A download: one upstream body on its way into one file, and everyone who reads behind it.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use futures_util::FutureExt as _;
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    metrics::Metrics,
+    oci::{Digest, Repository},
+    store::{BlobReader, BlobWriter, CannotTake, Store},
+    upstream::{self, BlobBody, Upstream},
+};
+
+/// How much is gathered before it is hashed and written, in bytes.
+const BATCH: usize = 512 * 1024;
+
+/// A blob being fetched. It outlives its clients.
+#[derive(Debug)]
+pub(super) struct Download {
+    /// The repository whose pull started it, and whose proof upstream's answer is.
+    pub(super) repository: Repository,
+    pub(super) digest: Digest,
+    opened: OnceLock<Opened>,
+    /// The body that the store could not take, for the first client that comes for it.
+    untaken: Mutex<Option<BlobBody>>,
+    progress: watch::Sender<Progress>,
+}
+
+/// What followers need, known once upstream's headers are there.
+#[derive(Clone, Debug)]
+pub(super) struct Opened {
+    /// The size upstream announced, in bytes.
+    pub(super) size: Option<u64>,
+    /// The growing file.
+    pub(super) reader: BlobReader,
+}
+
+/// How far a download has come.
+#[derive(Clone, Debug)]
+pub(super) enum Progress {
+    /// Waiting for upstream's headers.
+    Opening,
+    /// Upstream sent no body. The failure belongs to the repository that asked.
+    Refused(upstream::Error),
+    /// The store cannot take it, for this reason.
+    Untaken(&'static str),
+    /// So many bytes can be read.
+    Filling(u64),
+    /// All bytes are there, and they are the right ones.
+    Verified(u64),
+    /// Upstream or the disk failed in mid-body, or the digest did; what was read is worthless.
+    Broken,
+}
+
+/// What a download needs from the mirror.
+pub(super) struct Means {
+    pub(super) store: Store,
+    pub(super) upstream: Upstream,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Why a body is not the blob.
+pub(super) enum Failure {
+    /// It stalled or broke off.
+    Upstream(upstream::Error),
+    /// It cannot be written.
+    Disk(CannotTake),
+    /// Its digest is this one.
+    Digest(Digest),
+}
+
+impl Download {
+    pub(super) fn new(repository: Repository, digest: Digest) -> Download {
+        Download {
+            repository,
+            digest,
+            opened: OnceLock::new(),
+            untaken: Mutex::default(),
+            progress: watch::Sender::new(Progress::Opening),
+        }
+    }
+
+    /// A receiver that sees every later step.
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Set from [`Progress::Filling`] on.
+    pub(super) fn opened(&self) -> Option<&Opened> {
+        self.opened.get()
+    }
+
+    /// Fetches, verifies and publishes. `deadline` is for upstream's headers only.
+    pub(super) async fn run(&self, means: &Means, deadline: Instant) {
+        let _in_flight = InFlight::enter(means);
+        let name = self.repository.name();
+        let body = match means.upstream.get_blob(name, &self.digest, deadline).await {
+            Ok(body) => body,
+            Err(error) => return self.advance(Progress::Refused(error)),
+        };
+        means.store.prove_blob(&self.repository, &self.digest);
+        let writer = match means.store.create_blob(&self.digest, body.size()).await {
+            Ok(writer) => writer,
+            Err(reason) => return self.give_away(body, &reason),
+        };
+        let _ = self.opened.set(Opened { size: body.size(), reader: writer.reader() });
+        self.advance(Progress::Filling(0));
+        if let Err(failure) = self.fill(means, body, writer).await {
+            failure.report(&means.metrics, &self.repository, &self.digest);
+            self.advance(Progress::Broken);
+        }
+    }
+
+    /// The body that the store could not take; the first caller gets it.
+    pub(super) fn take_untaken(&self) -> Option<BlobBody> {
+        self.untaken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn give_away(&self, body: BlobBody, reason: &CannotTake) {
+        tracing::warn!(digest = %self.digest, %reason, "the store cannot take a blob; it passes through");
+        *self.untaken.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        self.advance(Progress::Untaken(reason.label()));
+    }
+
+    async fn fill(
+        &self,
+        means: &Means,
+        mut body: BlobBody,
+        mut writer: BlobWriter,
+    ) -> Result<(), Failure> {
+        while let Some(batch) = next_batch(&mut body).await.map_err(Failure::Upstream)? {
+            writer.append(batch).await.map_err(Failure::Disk)?;
+            self.advance(Progress::Filling(writer.written()));
+        }
+        let size = writer.written();
+        let verified = writer.verify().map_err(|wrong| Failure::Digest(wrong.actual))?;
+        // Clients do not wait for the syncs.
+        self.advance(Progress::Verified(size));
+        if let Err(error) = verified.publish().await {
+            means
+                .metrics
+                .download_failures
+                .with_label_values(&[means.upstream.registry().as_str(), "disk"])
+                .inc();
+            tracing::warn!(digest = %self.digest, %error, "cannot keep a blob that was fetched");
+        }
+        Ok(())
+    }
+
+    fn advance(&self, progress: Progress) {
+        self.progress.send_replace(progress);
+    }
+}
+
+impl Failure {
+    /// Counts and logs it.
+    pub(super) fn report(&self, metrics: &Metrics, repository: &Repository, digest: &Digest) {
+        let registry = repository.registry().as_str();
+        metrics.download_failures.with_label_values(&[registry, self.reason()]).inc();
+        match self {
+            Failure::Upstream(error) => {
+                tracing::warn!(%repository, %digest, %error, "upstream broke off a blob")
+            }
+            Failure::Disk(error) => {
+                tracing::warn!(%repository, %digest, %error, "the disk failed under a download")
+            }
+            Failure::Digest(actual) => {
+                tracing::warn!(%repository, %digest, %actual, "upstream sent wrong bytes")
+            }
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Failure::Upstream(upstream::Error::Timeout(_)) => "stalled",
+            Failure::Upstream(_) => "upstream",
+            Failure::Disk(_) => "disk",
+            Failure::Digest(_) => "digest",
+        }
+    }
+}
+
+/// Waits for one chunk and takes what else is there already, up to [`BATCH`].
+async fn next_batch(body: &mut BlobBody) -> Result<Option<Vec<bytes::Bytes>>, upstream::Error> {
+    let Some(first) = body.chunk().await? else {
+        return Ok(None);
+    };
+    let mut gathered = first.len();
+    let mut batch = vec![first];
+    while gathered < BATCH {
+        match body.chunk().now_or_never() {
+            Some(Ok(Some(chunk))) => {
+                gathered = gathered.saturating_add(chunk.len());
+                batch.push(chunk);
+            }
+            Some(Err(error)) => return Err(error),
+            // The end is seen again by the next call.
+            Some(Ok(None)) | None => break,
+        }
+    }
+    Ok(Some(batch))
+}
+
+/// Counts a running download for as long as it lives.
+struct InFlight<'a>(&'a Metrics);
+
+impl InFlight<'_> {
+    fn enter(means: &Means) -> InFlight<'_> {
+        means.metrics.downloads_in_flight.inc();
+        InFlight(&means.metrics)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.downloads_in_flight.dec();
+    }
+}

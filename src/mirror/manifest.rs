@@ -1,0 +1,367 @@
+//! Manifests by digest: memory, store, upstream; and whether the image behind one can be had.
+
+use std::{collections::HashSet, sync::Arc};
+
+use bytes::Bytes;
+use moka::sync::Cache;
+use tokio::time::{Instant, timeout_at};
+
+use super::{ALIVE, Error, Mirror, PROBE_TIMEOUT, Source, flight::Flights, missing::Absent};
+use crate::{
+    oci::{
+        Algorithm, Children, Digest, MAX_NESTING, Manifest, Reference, RefusedManifest, Repository,
+    },
+    upstream::{self, FetchedManifest, ManifestHead},
+};
+
+/// Manifests kept in memory, in bytes.
+const MEMORY: u64 = 16 * 1024 * 1024;
+
+/// A manifest at hand.
+#[derive(Debug)]
+pub struct Content {
+    /// Its name.
+    pub digest: Digest,
+    /// What is in it.
+    pub manifest: Manifest,
+    /// Upstream's bytes, verbatim.
+    pub bytes: Bytes,
+    keeping: Keeping,
+}
+
+/// Where a manifest in memory is kept besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeping {
+    /// In the store; when it leaves there, it is gone.
+    Stored,
+    /// Nowhere: the store could not take it.
+    MemoryOnly,
+}
+
+/// The answer to a question for a manifest.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The manifest's name.
+    pub digest: Digest,
+    /// Its media type.
+    pub media_type: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The manifest itself; always there unless only a HEAD was asked for.
+    pub content: Option<Arc<Content>>,
+    /// Why it may be out of date, if it may.
+    pub stale: Option<String>,
+    /// Where it came from.
+    pub source: Source,
+}
+
+pub(super) type Memory = Cache<Digest, Arc<Content>>;
+pub(super) type ManifestFlights = Flights<(Repository, Reference), Result<Arc<Content>, Error>>;
+
+/// The manifests used most, bounded in bytes.
+pub(super) fn memory() -> Memory {
+    // The parsed form takes about twice the room of the bytes.
+    let weigh = |_: &Digest, content: &Arc<Content>| {
+        u32::try_from(content.bytes.len()).unwrap_or(u32::MAX).saturating_mul(3)
+    };
+    Cache::builder().max_capacity(MEMORY).weigher(weigh).build()
+}
+
+impl Found {
+    pub(super) fn new(content: Arc<Content>, source: Source) -> Found {
+        Found {
+            digest: content.digest.clone(),
+            media_type: content.manifest.media_type.clone(),
+            size: content.bytes.len() as u64,
+            content: Some(content),
+            stale: None,
+            source,
+        }
+    }
+
+    /// What upstream's HEAD told. `None` when it left something out.
+    pub(super) fn announced(head: ManifestHead) -> Option<Found> {
+        Some(Found {
+            digest: head.digest?,
+            media_type: head.media_type?,
+            size: head.size?,
+            content: None,
+            stale: None,
+            source: Source::Upstream,
+        })
+    }
+}
+
+impl Mirror {
+    /// A manifest with its bytes.
+    pub async fn manifest(
+        self: &Arc<Self>,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Found, Error> {
+        let deadline = self.deadline();
+        let found = match reference {
+            Reference::Tag(tag) => self.manifest_by_tag(repository, tag, deadline).await?,
+            Reference::Digest(digest) => {
+                self.manifest_by_digest(repository, digest, deadline).await?
+            }
+        };
+        self.store.touch(&found.digest);
+        Ok(found)
+    }
+
+    /// What a manifest is, at the cost of at most one upstream HEAD where upstream supports it.
+    pub async fn manifest_head(
+        self: &Arc<Self>,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Found, Error> {
+        let deadline = self.deadline();
+        let found = match reference {
+            Reference::Tag(tag) => self.head_by_tag(repository, tag, deadline).await?,
+            Reference::Digest(digest) => self.head_by_digest(repository, digest, deadline).await?,
+        };
+        self.store.touch(&found.digest);
+        Ok(found)
+    }
+
+    /// A manifest that is here, whoever may see it.
+    pub(super) async fn content(&self, digest: &Digest) -> Result<Option<Arc<Content>>, Error> {
+        if let Some(content) = self.manifests.get(digest) {
+            if content.keeping == Keeping::MemoryOnly || self.store.has(digest) {
+                return Ok(Some(content));
+            }
+            self.manifests.invalidate(digest);
+        }
+        let Some((manifest, bytes)) = self.store.manifest(digest).await? else {
+            return Ok(None);
+        };
+        let content =
+            Arc::new(Content { digest: digest.clone(), manifest, bytes, keeping: Keeping::Stored });
+        self.manifests.insert(digest.clone(), content.clone());
+        Ok(Some(content))
+    }
+
+    /// Fetches a manifest into the store; one upstream GET for all who ask at the same time.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        repository: &Repository,
+        reference: &Reference,
+        deadline: Instant,
+    ) -> Result<Arc<Content>, Error> {
+        let key = (repository.clone(), reference.clone());
+        let fetch = self.fetches.join(key, || {
+            self.clone().fetch_and_keep(repository.clone(), reference.clone(), self.deadline())
+        });
+        let fetched = timeout_at(deadline, fetch).await.map_err(|_| Error::late())?;
+        fetched.unwrap_or_else(|| Err(Error::lost()))
+    }
+
+    /// An image that is not wholly here is promised only when upstream is alive: podman never
+    /// turns to another registry once it has a manifest.
+    pub(super) async fn ensure_obtainable(
+        &self,
+        repository: &Repository,
+        content: &Arc<Content>,
+    ) -> Result<(), Error> {
+        if self.is_obtainable(repository, content).await?
+            || self.upstream(repository)?.probe(PROBE_TIMEOUT).await
+        {
+            return Ok(());
+        }
+        let message = "upstream does not answer, and this image is not wholly cached";
+        Err(Error::Unreachable(message.to_owned()))
+    }
+
+    /// Whether the image is whole, or upstream was alive just now.
+    pub(super) async fn is_obtainable(
+        &self,
+        repository: &Repository,
+        content: &Arc<Content>,
+    ) -> Result<bool, Error> {
+        Ok(self.upstream(repository)?.answered_within(ALIVE) || self.is_whole(content).await?)
+    }
+
+    async fn manifest_by_digest(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<Found, Error> {
+        if let Some(found) = self.hit_by_digest(repository, digest, deadline).await? {
+            return Ok(found);
+        }
+        let reference = Reference::Digest(digest.clone());
+        self.refuse_absent(&Absent::manifest(repository, &reference))?;
+        let content = self.fetch(repository, &reference, deadline).await?;
+        self.count(repository, "manifest", "miss");
+        Ok(Found::new(content, Source::Upstream))
+    }
+
+    async fn head_by_digest(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<Found, Error> {
+        if let Some(found) = self.hit_by_digest(repository, digest, deadline).await? {
+            return Ok(found);
+        }
+        let reference = Reference::Digest(digest.clone());
+        let absent = Absent::manifest(repository, &reference);
+        self.refuse_absent(&absent)?;
+        self.count(repository, "manifest", "miss");
+        let head =
+            self.upstream(repository)?.head_manifest(repository.name(), &reference, deadline).await;
+        let announced = match head {
+            Ok(head) => Found::announced(ManifestHead { digest: Some(digest.clone()), ..head }),
+            Err(upstream::Error::HeadRefused(_)) => None,
+            Err(error) => return Err(self.remember_absent(absent, error)),
+        };
+        match announced {
+            Some(found) => Ok(found),
+            None => Ok(Found::new(
+                self.fetch(repository, &reference, deadline).await?,
+                Source::Upstream,
+            )),
+        }
+    }
+
+    async fn hit_by_digest(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<Option<Found>, Error> {
+        let Some(content) = self.content(digest).await? else {
+            return Ok(None);
+        };
+        self.ensure_manifest_proved(repository, digest, deadline).await?;
+        self.ensure_obtainable(repository, &content).await?;
+        self.count(repository, "manifest", "hit");
+        Ok(Some(Found::new(content, Source::Cache)))
+    }
+
+    async fn fetch_and_keep(
+        self: Arc<Self>,
+        repository: Repository,
+        reference: Reference,
+        deadline: Instant,
+    ) -> Result<Arc<Content>, Error> {
+        if let Some(content) = self.just_fetched(&repository, &reference).await? {
+            return Ok(content);
+        }
+        let mirrored = self.mirrored(&repository)?;
+        let fetched = mirrored.upstream.get_manifest(repository.name(), &reference, deadline).await;
+        let absent = || Absent::manifest(&repository, &reference);
+        let fetched = fetched.map_err(|error| self.remember_absent(absent(), error));
+        mirrored.note(&fetched);
+        let content = self.verify(&repository, &reference, fetched?)?;
+        let content = self.keep(&repository, content).await;
+        if let Reference::Tag(tag) = &reference {
+            let now = self.clock.wall();
+            self.store.set_tag(&repository, tag, &content.digest, now);
+        }
+        Ok(content)
+    }
+
+    /// What another flight brought after the caller had looked for it, and before this flight
+    /// began.
+    async fn just_fetched(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Option<Arc<Content>>, Error> {
+        match reference {
+            Reference::Digest(digest) if self.store.is_proved(repository, digest) => {
+                self.content(digest).await
+            }
+            Reference::Digest(_) | Reference::Tag(_) => Ok(None),
+        }
+    }
+
+    fn verify(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        fetched: FetchedManifest,
+    ) -> Result<Content, Error> {
+        let bytes = fetched.bytes;
+        let digest = match reference {
+            Reference::Tag(_) => Digest::of(Algorithm::Sha256, &bytes),
+            Reference::Digest(asked) => {
+                let actual = Digest::of(asked.algorithm(), &bytes);
+                if actual != *asked {
+                    let registry = repository.registry().as_str();
+                    self.metrics.download_failures.with_label_values(&[registry, "digest"]).inc();
+                    tracing::warn!(%repository, %asked, %actual, "upstream sent a wrong manifest");
+                    return Err(Error::Unreachable(format!(
+                        "upstream sent wrong bytes for {asked}"
+                    )));
+                }
+                actual
+            }
+        };
+        let manifest = Manifest::parse(&bytes, fetched.media_type.as_deref())?;
+        let is_index = matches!(manifest.children, Children::Index(_));
+        if is_index && self.store.nesting_above(&digest) >= MAX_NESTING {
+            return Err(RefusedManifest::TooDeep.into());
+        }
+        Ok(Content { digest, manifest, bytes, keeping: Keeping::MemoryOnly })
+    }
+
+    /// Stores a manifest that upstream has just shown in this repository. One that the store
+    /// cannot take is served from memory as long as it stays there.
+    async fn keep(self: &Arc<Self>, repository: &Repository, mut content: Content) -> Arc<Content> {
+        let digest = content.digest.clone();
+        match self.store.put_manifest(&digest, &content.manifest, &content.bytes).await {
+            Ok(()) => content.keeping = Keeping::Stored,
+            Err(error) => {
+                tracing::warn!(%repository, %digest, %error, "cannot keep a manifest");
+                self.metrics.passthrough.with_label_values(&[error.label()]).inc();
+            }
+        }
+        let content = Arc::new(content);
+        self.manifests.insert(digest.clone(), content.clone());
+        self.store.prove_manifest(repository, &digest);
+        self.settle_announced(repository, &digest);
+        self.prove_children(repository, &content);
+        content
+    }
+
+    /// Whether an image can be pulled from here alone: its config and all layers that a registry
+    /// must have are on disk; of an index, one image is whole.
+    async fn is_whole(&self, content: &Arc<Content>) -> Result<bool, Error> {
+        let mut pending = vec![content.clone()];
+        // Indexes that list the same thing often, level by level, would keep this busy for years.
+        let mut seen = HashSet::new();
+        while let Some(content) = pending.pop() {
+            match &content.manifest.children {
+                Children::Image { config, layers } => {
+                    let needed =
+                        layers.iter().filter(|layer| layer.urls.is_empty()).chain([config]);
+                    if self.has_all(needed.map(|blob| &blob.digest)).await? {
+                        return Ok(true);
+                    }
+                }
+                Children::Index(images) => {
+                    for image in images.iter().filter(|image| !image.is_attestation()) {
+                        if seen.insert(image.digest.clone()) {
+                            pending.extend(self.content(&image.digest).await?);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    async fn has_all<'a>(&self, digests: impl Iterator<Item = &'a Digest>) -> Result<bool, Error> {
+        for digest in digests {
+            if self.store.blob_size(digest).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,196 @@
+//! The mirror: what is served from the store, what is asked upstream, and when.
+//!
+//! [`Mirror::manifest`] and [`Mirror::blob`] are the two questions a pull asks, [`Mirror::tags`] is
+//! that of tools. None knows of HTTP: they are given names and answer with content or an [`Error`].
+
+mod blob;
+mod body;
+mod download;
+mod error;
+mod flight;
+mod listing;
+mod manifest;
+mod missing;
+mod proof;
+mod range;
+mod tag;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+pub use blob::{Blob, Role, Source};
+pub use error::Error;
+pub use listing::Listing;
+pub use manifest::{Content, Found};
+pub use range::ByteRange;
+
+use crate::{
+    clock::Clock,
+    config,
+    metrics::Metrics,
+    oci::{Digest, Registry, Repository},
+    store::Store,
+    upstream::Upstream,
+};
+use download::Download;
+use flight::Flights;
+use listing::{ListFlights, Lists};
+use manifest::ManifestFlights;
+use missing::Missing;
+use proof::ProofFlights;
+use tag::{Announcements, TagFlights};
+
+/// How long a client may wait for the headers of its answer, over queue, token, redirects and
+/// endpoints. containerd gives up after 30 s.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Upstream counts as alive for so long after any answer of it.
+const ALIVE: Duration = Duration::from_secs(10);
+
+/// How long it may take to learn whether upstream is alive.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long after an outage nobody waits for upstream who can be served without it.
+const OUTAGE_MEMORY: Duration = Duration::from_secs(10);
+
+/// The mirror of all configured registries.
+pub struct Mirror {
+    store: Store,
+    registries: HashMap<Registry, Mirrored>,
+    rules: config::Cache,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    manifests: manifest::Memory,
+    missing: Missing,
+    announcements: Announcements,
+    downloads: Mutex<HashMap<Digest, Arc<Download>>>,
+    fetches: ManifestFlights,
+    tag_checks: TagFlights,
+    lists: Lists,
+    listings: ListFlights,
+    proofs: ProofFlights,
+    /// Downloads under way, which a stop waits for.
+    tasks: TaskTracker,
+}
+
+/// One registry that is mirrored.
+pub struct Mirrored {
+    upstream: Upstream,
+    /// How long a tag is served without asking.
+    tag_ttl: Duration,
+    /// When upstream last failed to answer; `None` once it has answered again.
+    outage: Mutex<Option<Instant>>,
+}
+
+impl Mirrored {
+    /// A registry reached through `upstream`, whose tags are fresh for `tag_ttl`.
+    pub fn new(upstream: Upstream, tag_ttl: Duration) -> Mirrored {
+        Mirrored { upstream, tag_ttl, outage: Mutex::default() }
+    }
+
+    async fn is_alive(&self) -> bool {
+        self.upstream.answered_within(ALIVE) || self.upstream.probe(PROBE_TIMEOUT).await
+    }
+
+    fn note_outage(&self) {
+        *lock(&self.outage) = Some(Instant::now());
+    }
+
+    fn note<T>(&self, result: &Result<T, Error>) {
+        match result {
+            Err(error) if error.is_outage() => self.note_outage(),
+            Ok(_) | Err(_) => *lock(&self.outage) = None,
+        }
+    }
+
+    fn is_out(&self) -> bool {
+        lock(&self.outage).is_some_and(|since| since.elapsed() < OUTAGE_MEMORY)
+    }
+}
+
+impl Mirror {
+    /// A mirror of `registries` that keeps what it fetches in `store`.
+    pub fn new(
+        store: Store,
+        registries: Vec<Mirrored>,
+        rules: config::Cache,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Mirror {
+        let named = |mirrored: Mirrored| (mirrored.upstream.registry().clone(), mirrored);
+        Mirror {
+            store,
+            registries: registries.into_iter().map(named).collect(),
+            missing: Missing::new(rules.negative_ttl, clock.clone()),
+            rules,
+            clock,
+            metrics,
+            manifests: manifest::memory(),
+            announcements: tag::announcements(),
+            downloads: Mutex::default(),
+            fetches: Flights::default(),
+            tag_checks: Flights::default(),
+            lists: listing::lists(),
+            listings: Flights::default(),
+            proofs: Flights::default(),
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Waits until the downloads under way have come to an end.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Lets go of what nobody pulled for `cache.expire_after`, but of nothing that belongs to a
+    /// registry which cannot be reached now.
+    pub async fn sweep(&self) {
+        let mut unreachable = Vec::new();
+        for (registry, mirrored) in &self.registries {
+            if self.store.has_expired(registry).await && !mirrored.is_alive().await {
+                unreachable.push(registry.clone());
+            }
+        }
+        self.store.sweep(&unreachable).await;
+    }
+
+    fn mirrored(&self, repository: &Repository) -> Result<&Mirrored, Error> {
+        let registry = repository.registry();
+        let not_mirrored = || Error::NotFound(format!("{registry} is not mirrored here"));
+        self.registries.get(registry).ok_or_else(not_mirrored)
+    }
+
+    fn upstream(&self, repository: &Repository) -> Result<&Upstream, Error> {
+        Ok(&self.mirrored(repository)?.upstream)
+    }
+
+    fn downloads(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Download>>> {
+        lock(&self.downloads)
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + ANSWER_DEADLINE
+    }
+
+    /// Until when upstream is waited for by a client that can be served without it.
+    fn patience(&self, mirrored: &Mirrored) -> Instant {
+        let now = Instant::now();
+        if mirrored.is_out() { now } else { now + self.rules.check_timeout }
+    }
+
+    fn count(&self, repository: &Repository, kind: &str, result: &str) {
+        let registry = repository.registry().as_str();
+        self.metrics.lookups.with_label_values(&[registry, kind, result]).inc();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,147 @@
+//! Proofs: a digest is served only in a repository where upstream has shown it.
+//!
+//! Without them, whoever knows a digest could read another repository's private content from
+//! the cache.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{Error, Mirror, flight::Flights, manifest::Content, missing::Absent};
+use crate::{
+    oci::{Children, Digest, Reference, Repository},
+    upstream,
+};
+
+/// The questions under way, each named by what it may find absent.
+pub(super) type ProofFlights = Flights<Absent, Result<(), Error>>;
+
+impl Mirror {
+    /// Makes sure that `repository` may see the blob `digest`.
+    ///
+    /// While upstream cannot be asked, it is enough that an image manifest which upstream served
+    /// in this repository lists the blob.
+    pub(super) async fn ensure_proved(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        if self.store.is_proved(repository, digest) {
+            return Ok(());
+        }
+        let absent = Absent::blob(repository, digest);
+        self.refuse_absent(&absent)?;
+        let mirrored = self.mirrored(repository)?;
+        let is_listed = self.store.is_listed(repository, digest);
+        let until = if is_listed { self.patience(mirrored).min(deadline) } else { deadline };
+        let proof = self.proofs.join(absent, || {
+            self.clone().prove_blob(repository.clone(), digest.clone(), self.deadline())
+        });
+        let outcome = match timeout_at(until, proof).await {
+            Ok(outcome) => outcome.unwrap_or_else(|| Err(Error::lost())),
+            Err(_) => {
+                mirrored.note_outage();
+                Err(Error::late())
+            }
+        };
+        match outcome {
+            Err(Error::NotFound(_) | Error::Denied(_)) => outcome,
+            Err(_) if is_listed => Ok(()),
+            Ok(()) | Err(_) => outcome,
+        }
+    }
+
+    /// Makes sure that `repository` may see the manifest `digest`.
+    pub(super) async fn ensure_manifest_proved(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        if self.store.is_proved(repository, digest) {
+            return Ok(());
+        }
+        let absent = Absent::manifest(repository, &Reference::Digest(digest.clone()));
+        self.refuse_absent(&absent)?;
+        let proof = self.proofs.join(absent, || {
+            self.clone().prove_manifest(repository.clone(), digest.clone(), self.deadline())
+        });
+        let outcome = timeout_at(deadline, proof).await.map_err(|_| Error::late())?;
+        outcome.unwrap_or_else(|| Err(Error::lost()))
+    }
+
+    /// Asks upstream for what a manifest lists and is on disk already from elsewhere, so that a
+    /// later pull need not, even when upstream is gone by then.
+    pub(super) fn prove_children(
+        self: &Arc<Self>,
+        repository: &Repository,
+        content: &Arc<Content>,
+    ) {
+        let (mirror, repository) = (self.clone(), repository.clone());
+        let content = content.clone();
+        tokio::spawn(async move {
+            for digest in content.manifest.children.digests() {
+                if !mirror.store.has(digest) {
+                    continue;
+                }
+                let deadline = mirror.deadline();
+                let proved = match content.manifest.children {
+                    // With a manifest's proof come those of its children.
+                    Children::Index(_) => {
+                        mirror.ensure_manifest_proved(&repository, digest, deadline).await
+                    }
+                    Children::Image { .. } => {
+                        mirror.ensure_proved(&repository, digest, deadline).await
+                    }
+                };
+                if let Err(error) = proved {
+                    tracing::debug!(%repository, %digest, %error, "a child is not proved");
+                }
+            }
+        });
+    }
+
+    async fn prove_blob(
+        self: Arc<Self>,
+        repository: Repository,
+        digest: Digest,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let mirrored = self.mirrored(&repository)?;
+        let shown = mirrored.upstream.prove_blob(repository.name(), &digest, deadline).await;
+        let shown =
+            shown.map_err(|error| self.remember_absent(Absent::blob(&repository, &digest), error));
+        mirrored.note(&shown);
+        shown?;
+        self.store.prove_blob(&repository, &digest);
+        Ok(())
+    }
+
+    async fn prove_manifest(
+        self: Arc<Self>,
+        repository: Repository,
+        digest: Digest,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let mirrored = self.mirrored(&repository)?;
+        let reference = Reference::Digest(digest.clone());
+        let name = repository.name();
+        let shown = match mirrored.upstream.head_manifest(name, &reference, deadline).await {
+            Ok(_) => Ok(()),
+            Err(upstream::Error::HeadRefused(_)) => {
+                mirrored.upstream.get_manifest(name, &reference, deadline).await.map(|_| ())
+            }
+            Err(error) => Err(error),
+        };
+        let absent = || Absent::manifest(&repository, &reference);
+        let shown = shown.map_err(|error| self.remember_absent(absent(), error));
+        mirrored.note(&shown);
+        shown?;
+        self.store.prove_manifest(&repository, &digest);
+        if let Some(content) = self.content(&digest).await? {
+            self.prove_children(&repository, &content);
+        }
+        Ok(())
+    }
+}

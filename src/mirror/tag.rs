@@ -1,0 +1,371 @@
+//! Tags: how long one is believed, when upstream is asked, and what is served when it does not
+//! answer.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use moka::sync::Cache;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Error, Mirror, Mirrored, Source,
+    flight::Flights,
+    manifest::{Content, Found},
+    missing::Absent,
+};
+use crate::{
+    config::OnDeleted,
+    oci::{Digest, Reference, Repository, Tag},
+    upstream,
+};
+
+/// The most tags remembered whose manifest upstream announced but nobody fetched.
+const ANNOUNCEMENTS: u64 = 10_000;
+
+pub(super) type TagFlights = Flights<(Repository, Tag), Result<Checked, Error>>;
+pub(super) type Announcements = Cache<(Repository, Tag), Announced>;
+
+/// A HEAD's answer. It is remembered until the manifest is here, so that those who only look do
+/// not ask upstream each time.
+#[derive(Clone)]
+pub(super) struct Announced {
+    found: Found,
+    at: SystemTime,
+}
+
+/// What asking upstream for a tag brought.
+#[derive(Clone)]
+pub(super) enum Checked {
+    /// A HEAD told all about the manifest.
+    Announced(Announced),
+    /// The manifest itself is here: upstream's HEAD is of no use and a GET brought it, or the tag
+    /// has just become fresh.
+    Fetched(Arc<Content>),
+}
+
+/// A tag whose manifest is here.
+struct Cached {
+    content: Arc<Content>,
+    checked_at: SystemTime,
+}
+
+pub(super) fn announcements() -> Announcements {
+    Cache::new(ANNOUNCEMENTS)
+}
+
+impl Mirror {
+    pub(super) async fn manifest_by_tag(
+        self: &Arc<Self>,
+        repository: &Repository,
+        tag: &Tag,
+        deadline: Instant,
+    ) -> Result<Found, Error> {
+        let mirrored = self.mirrored(repository)?;
+        let cached = self.cached_tag(repository, tag).await?;
+        if let Some(cached) = self.fresh(mirrored, &cached) {
+            self.ensure_obtainable(repository, &cached.content).await?;
+            self.count(repository, "manifest", "hit");
+            return Ok(Found::new(cached.content.clone(), Source::Cache));
+        }
+        let refresh = tokio::spawn(self.clone().refresh(repository.clone(), tag.clone()));
+        let refresh = async { refresh.await.unwrap_or_else(|_| Err(Error::lost())) };
+        match self.ask(mirrored, &cached, deadline, refresh).await {
+            Ok(content) => Ok(self.answered(repository, cached, content)),
+            Err(error) => self.stale(repository, tag, cached, error).await,
+        }
+    }
+
+    pub(super) async fn head_by_tag(
+        self: &Arc<Self>,
+        repository: &Repository,
+        tag: &Tag,
+        deadline: Instant,
+    ) -> Result<Found, Error> {
+        let mirrored = self.mirrored(repository)?;
+        let cached = self.cached_tag(repository, tag).await?;
+        if let Some(cached) = self.fresh(mirrored, &cached) {
+            self.ensure_obtainable(repository, &cached.content).await?;
+            self.count(repository, "manifest", "hit");
+            return Ok(Found::new(cached.content.clone(), Source::Cache));
+        }
+        match self.ask(mirrored, &cached, deadline, self.check_tag(repository, tag)).await {
+            Ok(Checked::Fetched(content)) => Ok(self.answered(repository, cached, content)),
+            Ok(Checked::Announced(Announced { found, .. })) => match cached {
+                Some(cached) if cached.content.digest == found.digest => {
+                    let content = cached.content.clone();
+                    Ok(self.answered(repository, Some(cached), content))
+                }
+                Some(_) | None => {
+                    self.count(repository, "manifest", "miss");
+                    Ok(found)
+                }
+            },
+            Err(error) => self.stale(repository, tag, cached, error).await,
+        }
+    }
+
+    /// Finds out what the tag means now and fetches that.
+    async fn refresh(
+        self: Arc<Self>,
+        repository: Repository,
+        tag: Tag,
+    ) -> Result<Arc<Content>, Error> {
+        match self.check_tag(&repository, &tag).await? {
+            Checked::Announced(announced) => {
+                self.fetch_announced(&repository, &tag, &announced).await
+            }
+            Checked::Fetched(content) => Ok(content),
+        }
+    }
+
+    async fn cached_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+    ) -> Result<Option<Cached>, Error> {
+        let Some(tagged) = self.store.tag(repository, tag) else {
+            return Ok(None);
+        };
+        let content = self.content(&tagged.digest).await?;
+        Ok(content.map(|content| Cached { content, checked_at: tagged.checked_at }))
+    }
+
+    fn fresh<'a>(&self, mirrored: &Mirrored, cached: &'a Option<Cached>) -> Option<&'a Cached> {
+        cached
+            .as_ref()
+            .filter(|cached| self.age(cached.checked_at).is_some_and(|age| age < mirrored.tag_ttl))
+    }
+
+    /// Waits for upstream: as long as the client may wait when nothing is cached, else only for
+    /// the patience of one that can be served without. What was begun ends in the background.
+    async fn ask<T>(
+        &self,
+        mirrored: &Mirrored,
+        cached: &Option<Cached>,
+        deadline: Instant,
+        question: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let until = if cached.is_some() { self.patience(mirrored).min(deadline) } else { deadline };
+        let Ok(answer) = timeout_at(until, question).await else {
+            mirrored.note_outage();
+            return Err(Error::late());
+        };
+        answer
+    }
+
+    /// Asks upstream what the tag means now; one HEAD for all who want to know.
+    async fn check_tag(
+        self: &Arc<Self>,
+        repository: &Repository,
+        tag: &Tag,
+    ) -> Result<Checked, Error> {
+        self.refuse_absent(&Absent::manifest(repository, &Reference::Tag(tag.clone())))?;
+        if let Some(announced) = self.fresh_announcement(repository, tag)? {
+            return Ok(Checked::Announced(announced));
+        }
+        let key = (repository.clone(), tag.clone());
+        let check =
+            self.tag_checks.join(key, || self.clone().ask_for_tag(repository.clone(), tag.clone()));
+        check.await.unwrap_or_else(|| Err(Error::lost()))
+    }
+
+    fn fresh_announcement(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+    ) -> Result<Option<Announced>, Error> {
+        let ttl = self.mirrored(repository)?.tag_ttl;
+        let announced = self.announcements.get(&(repository.clone(), tag.clone()));
+        Ok(announced.filter(|announced| self.age(announced.at).is_some_and(|age| age < ttl)))
+    }
+
+    /// What another check learnt after the caller had looked, and before this one began.
+    async fn just_checked(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+    ) -> Result<Option<Checked>, Error> {
+        if let Some(announced) = self.fresh_announcement(repository, tag)? {
+            return Ok(Some(Checked::Announced(announced)));
+        }
+        let cached = self.cached_tag(repository, tag).await?;
+        let fresh = self.fresh(self.mirrored(repository)?, &cached);
+        Ok(fresh.map(|cached| Checked::Fetched(cached.content.clone())))
+    }
+
+    async fn ask_for_tag(
+        self: Arc<Self>,
+        repository: Repository,
+        tag: Tag,
+    ) -> Result<Checked, Error> {
+        if let Some(checked) = self.just_checked(&repository, &tag).await? {
+            return Ok(checked);
+        }
+        let reference = Reference::Tag(tag.clone());
+        let deadline = self.deadline();
+        let checked = match self.head_tag(&repository, &reference, deadline).await {
+            Ok(Some(found)) => {
+                let announced = Announced { found, at: self.clock.wall() };
+                self.note_announced(&repository, &tag, &announced).await?;
+                Ok(Checked::Announced(announced))
+            }
+            Ok(None) => self.fetch(&repository, &reference, deadline).await.map(Checked::Fetched),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &checked {
+            self.follow_deletion(&repository, &tag, error);
+        }
+        checked
+    }
+
+    /// What upstream's HEAD tells. `None`: it is of no use.
+    async fn head_tag(
+        &self,
+        repository: &Repository,
+        tag: &Reference,
+        deadline: Instant,
+    ) -> Result<Option<Found>, Error> {
+        let mirrored = self.mirrored(repository)?;
+        let head = mirrored.upstream.head_manifest(repository.name(), tag, deadline).await;
+        let announced = match head {
+            Ok(head) => Ok(Found::announced(head)),
+            Err(upstream::Error::HeadRefused(_)) => Ok(None),
+            Err(error) => Err(self.remember_absent(Absent::manifest(repository, tag), error)),
+        };
+        mirrored.note(&announced);
+        announced
+    }
+
+    /// The tag's row moves only to a manifest that is here; until then the old one stays the
+    /// stale answer.
+    async fn note_announced(
+        self: &Arc<Self>,
+        repository: &Repository,
+        tag: &Tag,
+        announced: &Announced,
+    ) -> Result<(), Error> {
+        let digest = &announced.found.digest;
+        let key = (repository.clone(), tag.clone());
+        if let Some(content) = self.content(digest).await? {
+            self.set_tag(repository, tag, &content, announced.at);
+            // What was announced before is out of date.
+            self.announcements.invalidate(&key);
+            return Ok(());
+        }
+        self.announcements.insert(key, announced.clone());
+        Ok(())
+    }
+
+    /// A manifest is here now: tags that upstream said mean it move to it. Docker asks for the
+    /// tag by HEAD, and for the manifest by digest.
+    pub(super) fn settle_announced(&self, repository: &Repository, digest: &Digest) {
+        for (key, announced) in self.announcements.iter() {
+            let (announced_in, tag) = key.as_ref();
+            if announced_in == repository && announced.found.digest == *digest {
+                self.store.set_tag(repository, tag, digest, announced.at);
+                self.announcements.invalidate(key.as_ref());
+            }
+        }
+    }
+
+    async fn fetch_announced(
+        self: &Arc<Self>,
+        repository: &Repository,
+        tag: &Tag,
+        announced: &Announced,
+    ) -> Result<Arc<Content>, Error> {
+        let digest = &announced.found.digest;
+        let content = match self.content(digest).await? {
+            Some(content) => content,
+            None => {
+                let reference = Reference::Digest(digest.clone());
+                self.fetch(repository, &reference, self.deadline()).await?
+            }
+        };
+        let known = self.store.tag(repository, tag);
+        if known.is_none_or(|known| known.checked_at < announced.at) {
+            self.set_tag(repository, tag, &content, announced.at);
+        }
+        Ok(content)
+    }
+
+    /// Upstream said at `checked_at` that the tag means this manifest, which may be here only
+    /// from another repository.
+    fn set_tag(
+        self: &Arc<Self>,
+        repository: &Repository,
+        tag: &Tag,
+        content: &Arc<Content>,
+        checked_at: SystemTime,
+    ) {
+        let is_new_here = !self.store.is_proved(repository, &content.digest);
+        self.store.set_tag(repository, tag, &content.digest, checked_at);
+        if is_new_here {
+            self.prove_children(repository, content);
+        }
+    }
+
+    fn follow_deletion(&self, repository: &Repository, tag: &Tag, error: &Error) {
+        if self.is_deletion(error) {
+            self.announcements.invalidate(&(repository.clone(), tag.clone()));
+            self.store.drop_tag(repository, tag);
+        }
+    }
+
+    fn answered(
+        &self,
+        repository: &Repository,
+        cached: Option<Cached>,
+        content: Arc<Content>,
+    ) -> Found {
+        let unchanged = cached.is_some_and(|cached| cached.content.digest == content.digest);
+        let (result, source) =
+            if unchanged { ("revalidated", Source::Cache) } else { ("miss", Source::Upstream) };
+        self.count(repository, "manifest", result);
+        Found::new(content, source)
+    }
+
+    /// The cached manifest in place of the answer that failed, if that is allowed.
+    async fn stale(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        cached: Option<Cached>,
+        error: Error,
+    ) -> Result<Found, Error> {
+        // A deleted tag is dropped by the check that learnt of it.
+        let is_dropped = self.store.tag(repository, tag).is_none();
+        let Some(cached) =
+            cached.filter(|cached| !is_dropped && !self.is_too_old(cached.checked_at))
+        else {
+            return Err(error);
+        };
+        if !self.is_obtainable(repository, &cached.content).await? {
+            return Err(error);
+        }
+        self.count(repository, "manifest", "stale");
+        let mut found = Found::new(cached.content, Source::Cache);
+        found.stale = Some(error.to_string());
+        Ok(found)
+    }
+
+    /// Whether upstream has no such thing, and the mirror is to follow.
+    pub(super) fn is_deletion(&self, error: &Error) -> bool {
+        matches!((error, self.rules.on_deleted), (Error::NotFound(_), OnDeleted::Follow))
+    }
+
+    /// Whether a tag confirmed so long ago may not be served without asking.
+    pub(super) fn is_too_old(&self, checked_at: SystemTime) -> bool {
+        match (self.rules.max_stale, self.age(checked_at)) {
+            (Some(limit), Some(age)) => age > limit,
+            (Some(_) | None, _) => false,
+        }
+    }
+
+    /// Time of day that passed since `moment`. `None` when the clock has been set back.
+    fn age(&self, moment: SystemTime) -> Option<Duration> {
+        self.clock.wall().duration_since(moment).ok()
+    }
+}
