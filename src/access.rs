@@ -1,0 +1,93 @@
+//! Who may ask: the networks of `access.allow`.
+
+use std::{fmt, net::SocketAddr, sync::Arc};
+
+use ipnet::IpNet;
+
+use crate::config;
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// An address and port.
+    Tcp(SocketAddr),
+    /// A process that could open the Unix socket.
+    Unix,
+}
+
+/// The networks that may ask; clones share them.
+#[derive(Clone, Debug)]
+pub struct Access {
+    allow: Option<Arc<[IpNet]>>,
+}
+
+impl Access {
+    /// Access as configured.
+    pub fn new(config: &config::Access) -> Access {
+        Access { allow: config.allow.as_deref().map(Arc::from) }
+    }
+
+    /// Whether `peer` may ask. Permissions of the file guard a Unix socket, so whoever opened it may.
+    pub fn permits(&self, peer: Peer) -> bool {
+        match (&self.allow, peer) {
+            (None, _) | (_, Peer::Unix) => true,
+            (Some(networks), Peer::Tcp(address)) => {
+                // A socket on [::] sees IPv4 clients as ::ffff:a.b.c.d.
+                let address = address.ip().to_canonical();
+                networks.iter().any(|network| network.contains(&address))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => fmt::Display::fmt(&address.ip().to_canonical(), f),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(ip: &str) -> Peer {
+        Peer::Tcp(SocketAddr::new(ip.parse().unwrap(), 40_000))
+    }
+
+    fn access(networks: &[&str]) -> Access {
+        Access::new(&config::Access {
+            allow: Some(networks.iter().map(|text| text.parse().unwrap()).collect()),
+        })
+    }
+
+    #[test]
+    fn listed_networks_may_ask() {
+        let access = access(&["10.0.0.0/8", "fc00::/7"]);
+        for permitted in ["10.1.2.3", "::ffff:10.1.2.3", "fd00::1"] {
+            assert!(access.permits(tcp(permitted)), "{permitted}");
+        }
+        for refused in ["11.0.0.1", "::ffff:11.0.0.1", "2001:db8::1", "127.0.0.1"] {
+            assert!(!access.permits(tcp(refused)), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_empty_list_permits_unix_sockets_only() {
+        assert!(access(&[]).permits(Peer::Unix));
+        assert!(!access(&[]).permits(tcp("127.0.0.1")));
+    }
+
+    #[test]
+    fn without_a_list_everyone_may_ask() {
+        let access = Access::new(&config::Access { allow: None });
+        assert!(access.permits(tcp("203.0.113.9")));
+    }
+
+    #[test]
+    fn a_mapped_peer_is_shown_as_its_ipv4_address() {
+        assert_eq!(tcp("::ffff:192.0.2.1").to_string(), "192.0.2.1");
+    }
+}

@@ -1,0 +1,185 @@
+//! One request: may it ask, what does it ask, and the mirror's answer as a response.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Request, Response};
+
+use crate::{
+    access::{Access, Peer},
+    account::{Account, Accounted, Part, Served},
+    metrics::Metrics,
+    mirror::{Found, Mirror},
+    oci::{Digest, Reference, Repository},
+    pulls::{PulledBlob, Puller, Pulls},
+    response::{self, Body},
+    routes::{Conditions, Endpoint, Page, Route, RouteError, Routes, Verb},
+};
+
+/// Answers the registry API.
+pub struct Handler {
+    mirror: Arc<Mirror>,
+    routes: Routes,
+    access: Access,
+    metrics: Arc<Metrics>,
+    pulls: Pulls,
+}
+
+impl Handler {
+    /// A handler in front of `mirror`.
+    pub fn new(
+        mirror: Arc<Mirror>,
+        routes: Routes,
+        access: Access,
+        metrics: Arc<Metrics>,
+    ) -> Handler {
+        Handler { mirror, routes, access, metrics, pulls: Pulls::default() }
+    }
+
+    /// Answers one request; its body, if it has one, is not read.
+    pub async fn answer<B>(&self, peer: Peer, request: Request<B>) -> Response<Accounted> {
+        let path = request.uri().path();
+        let mut account = Account::open(self.metrics.clone(), request.method().clone(), path, peer);
+        let response = self.respond(peer, &request, &mut account).await;
+        account.attach(response)
+    }
+
+    async fn respond<B>(
+        &self,
+        peer: Peer,
+        request: &Request<B>,
+        account: &mut Account,
+    ) -> Response<Body> {
+        if !self.access.permits(peer) {
+            return response::denied();
+        }
+        let route = match self.routes.parse(request.method(), request.uri()) {
+            Ok(route) => route,
+            Err(error) => return self.refuse(&error),
+        };
+        let namespace = route.namespace.clone();
+        let mut response = self.respond_to(peer, route, request.headers(), account).await;
+        if let Some(namespace) = namespace {
+            response::set(&mut response, response::NAMESPACE, namespace.as_str());
+        }
+        response
+    }
+
+    fn refuse(&self, error: &RouteError) -> Response<Body> {
+        if let RouteError::Registry(name) = error {
+            self.metrics.refused_namespaces.inc();
+            tracing::debug!(name, "refused a registry that is not configured");
+        }
+        response::route_error(error)
+    }
+
+    async fn respond_to(
+        &self,
+        peer: Peer,
+        route: Route,
+        headers: &HeaderMap<HeaderValue>,
+        account: &mut Account,
+    ) -> Response<Body> {
+        let conditions = Conditions::of(headers);
+        match (route.endpoint, route.verb) {
+            (Endpoint::Greeting, _) => {
+                account.endpoint = "root";
+                response::greeting()
+            }
+            (Endpoint::Version, _) => {
+                account.endpoint = "version";
+                response::version()
+            }
+            (Endpoint::Manifest { repository, reference }, verb) => {
+                account.endpoint = "manifest";
+                let puller = Puller { client: peer.to_string(), repository };
+                self.manifest(puller, &reference, verb, &conditions, account).await
+            }
+            (Endpoint::Blob { repository, digest }, Verb::Head) => {
+                account.endpoint = "blob";
+                self.blob_head(&repository, &digest, &conditions).await
+            }
+            (Endpoint::Blob { repository, digest }, Verb::Get) => {
+                account.endpoint = "blob";
+                let puller = Puller { client: peer.to_string(), repository };
+                self.blob(puller, &digest, &conditions, account).await
+            }
+            (Endpoint::Tags { repository, name, page }, _) => {
+                account.endpoint = "tags";
+                self.tags(&repository, &name, &page).await
+            }
+        }
+    }
+
+    async fn manifest(
+        &self,
+        puller: Puller,
+        reference: &Reference,
+        verb: Verb,
+        conditions: &Conditions,
+        account: &mut Account,
+    ) -> Response<Body> {
+        let asked = match verb {
+            Verb::Get => self.mirror.manifest(&puller.repository, reference).await,
+            Verb::Head => self.mirror.manifest_head(&puller.repository, reference).await,
+        };
+        let found = match asked {
+            Ok(found) => found,
+            Err(error) => return response::manifest_error(&error),
+        };
+        self.note_manifest(&puller, reference, verb, &found);
+        account.content = Some(Served {
+            registry: puller.repository.registry().clone(),
+            kind: "manifest",
+            source: found.source,
+        });
+        response::manifest(found, verb, conditions)
+    }
+
+    fn note_manifest(&self, puller: &Puller, reference: &Reference, verb: Verb, found: &Found) {
+        self.pulls.saw_tag(puller, reference);
+        if let (Verb::Get, Some(content)) = (verb, &found.content) {
+            self.pulls.saw_manifest(puller, content);
+        }
+    }
+
+    async fn blob_head(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        conditions: &Conditions,
+    ) -> Response<Body> {
+        match self.mirror.blob_size(repository, digest).await {
+            Ok(size) => response::blob_head(digest, size, conditions),
+            Err(error) => response::blob_error(&error),
+        }
+    }
+
+    async fn blob(
+        &self,
+        puller: Puller,
+        digest: &Digest,
+        conditions: &Conditions,
+        account: &mut Account,
+    ) -> Response<Body> {
+        let repository = puller.repository.clone();
+        let pulled = PulledBlob { digest: digest.clone(), role: self.mirror.role(digest) };
+        account.part = Some(Part::begin(&self.pulls, puller, pulled));
+        let blob = match self.mirror.blob(&repository, digest).await {
+            Ok(blob) => blob,
+            Err(error) => return response::blob_error(&error),
+        };
+        account.content = Some(Served {
+            registry: repository.registry().clone(),
+            kind: "blob",
+            source: blob.source(),
+        });
+        response::blob(digest, blob, conditions)
+    }
+
+    async fn tags(&self, repository: &Repository, name: &str, page: &Page) -> Response<Body> {
+        match self.mirror.tags(repository).await {
+            Ok(listing) => response::tags(name, &listing, page),
+            Err(error) => response::tags_error(&error),
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Results and errors as HTTP: the only place with status codes, and one constructor for each
+//! kind of answer.
+
+use std::io;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt as _;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody, combinators::UnsyncBoxBody};
+
+use crate::{
+    mirror::{self, Blob, Found, Listing},
+    oci::{Digest, Tag},
+    routes::{Conditions, Page, RouteError, Verb},
+};
+
+/// The body of an answer. An error cuts the connection.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+const API_VERSION: &str = "docker-distribution-api-version";
+const CONTENT_DIGEST: &str = "docker-content-digest";
+/// The namespace that decided the registry (distribution-spec, § Registry proxying).
+pub const NAMESPACE: &str = "oci-namespace";
+
+/// Seconds a client is asked to wait when upstream cannot be reached. Few, since podman obeys
+/// four times before it turns to the next registry.
+const RETRY_UNREACHABLE: &str = "1";
+/// Seconds a client is asked to wait when upstream limits us.
+const RETRY_LIMITED: &str = "3";
+
+/// The longest `Warning` value, in bytes (distribution-spec: 4096 for all of them).
+const MAX_WARNING: usize = 1024;
+
+/// `GET /`
+pub fn greeting() -> Response<Body> {
+    let text =
+        concat!("larder ", env!("CARGO_PKG_VERSION"), ": a mirror of container registries\n");
+    let mut response = with_body(StatusCode::OK, Bytes::from_static(text.as_bytes()));
+    set(&mut response, header::CONTENT_TYPE, "text/plain; charset=utf-8");
+    response
+}
+
+/// `GET /v2/`: yes, a registry. Never a challenge: Docker would send its Hub password here.
+pub fn version() -> Response<Body> {
+    let mut response = with_body(StatusCode::OK, Bytes::from_static(b"{}"));
+    set(&mut response, header::CONTENT_TYPE, "application/json");
+    set(&mut response, API_VERSION, "registry/2.0");
+    response
+}
+
+/// A manifest, or what a HEAD tells of it.
+pub fn manifest(found: Found, verb: Verb, conditions: &Conditions) -> Response<Body> {
+    let etag = etag(&found.digest);
+    let mut response = match (&found.content, verb) {
+        _ if conditions.has(&etag) => empty(StatusCode::NOT_MODIFIED),
+        (Some(content), Verb::Get) => with_body(StatusCode::OK, content.bytes.clone()),
+        (_, Verb::Head) | (None, Verb::Get) => empty(StatusCode::OK),
+    };
+    if response.status() == StatusCode::OK {
+        set(&mut response, header::CONTENT_TYPE, &found.media_type);
+        set(&mut response, header::CONTENT_LENGTH, &found.size.to_string());
+    }
+    set(&mut response, CONTENT_DIGEST, &found.digest.to_string());
+    set(&mut response, header::ETAG, &etag);
+    set(&mut response, API_VERSION, "registry/2.0");
+    if let Some(reason) = &found.stale {
+        set(&mut response, header::WARNING, &warning(reason));
+    }
+    response
+}
+
+/// The headers of a blob whose size is known or, rarely, not.
+pub fn blob_head(digest: &Digest, size: Option<u64>, conditions: &Conditions) -> Response<Body> {
+    let etag = etag(digest);
+    if conditions.has(&etag) {
+        return not_modified(digest);
+    }
+    let mut response = empty(StatusCode::OK);
+    set_blob_headers(&mut response, digest);
+    if let Some(size) = size {
+        set(&mut response, header::CONTENT_LENGTH, &size.to_string());
+    }
+    response
+}
+
+/// A blob, or the range of it that was asked for.
+pub fn blob(digest: &Digest, blob: Blob, conditions: &Conditions) -> Response<Body> {
+    let etag = etag(digest);
+    if conditions.has(&etag) {
+        return not_modified(digest);
+    }
+    let size = blob.size();
+    let (Some(size), Some(range)) = (size, conditions.range(&etag)) else {
+        let mut response = blob_head(digest, size, &Conditions::default());
+        *response.body_mut() = stream(blob, None);
+        return response;
+    };
+    let Some(range) = range.resolve(size) else {
+        return unsatisfiable(digest, size);
+    };
+    let mut response = blob_head(digest, Some(range.end - range.start), &Conditions::default());
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    let last = range.end - 1;
+    set(&mut response, header::CONTENT_RANGE, &format!("bytes {}-{last}/{size}", range.start));
+    *response.body_mut() = stream(blob, Some(range));
+    response
+}
+
+/// A page of the tags of a repository that the client calls `name`.
+pub fn tags(name: &str, listing: &Listing, page: &Page) -> Response<Body> {
+    let listed = page.of(&listing.tags);
+    let tags: Vec<&str> = listed.tags.iter().map(Tag::as_str).collect();
+    let document = serde_json::json!({ "name": name, "tags": tags });
+    let mut response = with_body(StatusCode::OK, Bytes::from(document.to_string()));
+    set(&mut response, header::CONTENT_TYPE, "application/json");
+    set(&mut response, API_VERSION, "registry/2.0");
+    if let Some(next) = listed.next {
+        set(&mut response, header::LINK, &format!("<{next}>; rel=\"next\""));
+    }
+    if let Some(reason) = &listing.stale {
+        set(&mut response, header::WARNING, &warning(reason));
+    }
+    response
+}
+
+/// Why there is no manifest.
+pub fn manifest_error(error: &mirror::Error) -> Response<Body> {
+    unavailable(error, "MANIFEST_UNKNOWN")
+}
+
+/// Why there is no list of tags.
+pub fn tags_error(error: &mirror::Error) -> Response<Body> {
+    unavailable(error, "NAME_UNKNOWN")
+}
+
+/// Why there is none of what is called `unknown` when it does not exist.
+fn unavailable(error: &mirror::Error, unknown: &str) -> Response<Body> {
+    use mirror::Error;
+    let message = error.to_string();
+    match error {
+        Error::NotFound(_) | Error::Denied(_) => failure(StatusCode::NOT_FOUND, unknown, &message),
+        Error::Refused(_) => failure(StatusCode::BAD_GATEWAY, "MANIFEST_INVALID", &message),
+        Error::Unreachable(_) => failure(StatusCode::BAD_GATEWAY, "UNAVAILABLE", &message),
+        Error::Timeout(_) => failure(StatusCode::GATEWAY_TIMEOUT, "UNAVAILABLE", &message),
+        Error::Limited { .. } => too_many(error, RETRY_LIMITED),
+        Error::Store(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", &message),
+    }
+}
+
+/// Why there is no blob. Never 5xx: Docker retries those for a minute before it goes to the next
+/// registry, and a 429 not at all.
+pub fn blob_error(error: &mirror::Error) -> Response<Body> {
+    use mirror::Error;
+    match error {
+        Error::NotFound(_) | Error::Denied(_) | Error::Refused(_) => {
+            failure(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", &error.to_string())
+        }
+        Error::Unreachable(_) | Error::Timeout(_) | Error::Store(_) => {
+            too_many(error, RETRY_UNREACHABLE)
+        }
+        Error::Limited { .. } => too_many(error, RETRY_LIMITED),
+    }
+}
+
+/// Why a request was not understood.
+pub fn route_error(error: &RouteError) -> Response<Body> {
+    use crate::oci::InvalidName;
+    let (status, code) = match error {
+        RouteError::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+        RouteError::Endpoint => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
+        RouteError::Registry(_) | RouteError::NoDefault => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
+        RouteError::PageSize => (StatusCode::BAD_REQUEST, "PAGINATION_NUMBER_INVALID"),
+        RouteError::Name(InvalidName::Registry | InvalidName::Name) => {
+            (StatusCode::BAD_REQUEST, "NAME_INVALID")
+        }
+        RouteError::Name(InvalidName::Tag) => (StatusCode::BAD_REQUEST, "TAG_INVALID"),
+        RouteError::Name(InvalidName::Digest(_)) => (StatusCode::BAD_REQUEST, "DIGEST_INVALID"),
+    };
+    let mut response = failure(status, code, &error.to_string());
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        set(&mut response, header::ALLOW, "GET, HEAD");
+    }
+    response
+}
+
+/// The client's network is not in `access.allow`.
+pub fn denied() -> Response<Body> {
+    failure(StatusCode::FORBIDDEN, "DENIED", "this network may not use the mirror (access.allow)")
+}
+
+fn not_modified(digest: &Digest) -> Response<Body> {
+    let mut response = empty(StatusCode::NOT_MODIFIED);
+    set_blob_headers(&mut response, digest);
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    response
+}
+
+fn unsatisfiable(digest: &Digest, size: u64) -> Response<Body> {
+    let mut response = failure(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        "RANGE_INVALID",
+        "no byte of the blob is in the range",
+    );
+    set(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"));
+    set(&mut response, CONTENT_DIGEST, &digest.to_string());
+    response
+}
+
+fn set_blob_headers(response: &mut Response<Body>, digest: &Digest) {
+    set(response, header::CONTENT_TYPE, "application/octet-stream");
+    set(response, header::ACCEPT_RANGES, "bytes");
+    set(response, header::ETAG, &etag(digest));
+    set(response, CONTENT_DIGEST, &digest.to_string());
+    set(response, API_VERSION, "registry/2.0");
+}
+
+fn stream(blob: Blob, range: Option<std::ops::Range<u64>>) -> Body {
+    StreamBody::new(blob.into_stream(range).map_ok(Frame::data)).boxed_unsync()
+}
+
+/// A 429, whose message tells the time that is really left.
+fn too_many(error: &mirror::Error, retry_after: &str) -> Response<Body> {
+    let mut message = error.to_string();
+    if let mirror::Error::Limited { retry_after: Some(left), .. } = error {
+        message = format!("{message} (upstream asks to wait {} s)", left.as_secs());
+    }
+    let mut response = failure(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", &message);
+    set(&mut response, header::RETRY_AFTER, retry_after);
+    response
+}
+
+/// The error document of the distribution specification.
+fn failure(status: StatusCode, code: &str, message: &str) -> Response<Body> {
+    let document = serde_json::json!({ "errors": [{ "code": code, "message": message }] });
+    let mut response = with_body(status, Bytes::from(document.to_string()));
+    set(&mut response, header::CONTENT_TYPE, "application/json");
+    set(&mut response, API_VERSION, "registry/2.0");
+    response
+}
+
+/// `299 - "text"`, the only form that clients read.
+fn warning(reason: &str) -> String {
+    let printable =
+        |character: &char| (' '..='~').contains(character) && !matches!(character, '"' | '\\');
+    let reason: String = reason.chars().filter(printable).take(MAX_WARNING).collect();
+    format!("299 - \"served from the mirror's cache: {reason}\"")
+}
+
+fn etag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
+}
+
+fn empty(status: StatusCode) -> Response<Body> {
+    let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+}
+
+fn with_body(status: StatusCode, bytes: Bytes) -> Response<Body> {
+    let mut response = empty(status);
+    *response.body_mut() = Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
+    response
+}
+
+/// Sets a header. Media types come from upstream: one that is no header value is left out.
+pub(crate) fn set(response: &mut Response<Body>, name: impl header::IntoHeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
