@@ -1,16 +1,321 @@
 //! Larder: a pull-through caching mirror for container registries.
+//!
+//! Bytes flow one way: upstream → store → client, and every blob that is sent is a read of the
+//! store. So a hit and a miss share one path, any number of clients cost one upstream request,
+//! and a slow client slows nobody.
+//!
+//! # The life of a pull
+//!
+//! 1. A client connects. [`server`] accepts, and hands each request to [`handler`] with the
+//!    [`access::Peer`] it came from.
+//! 2. [`routes`] turns method, path, query and headers into one `Endpoint` of one
+//!    [`oci::Repository`]; nothing later sees a name that is not valid and configured.
+//! 3. A **tag** goes to [`mirror`], which believes it for `tag_ttl`, and then asks [`upstream`]
+//!    by one HEAD that everyone shares; a list of tags goes the same way. Upstream negotiates
+//!    tokens and follows redirects; its guards see to it that credentials and connections go only
+//!    where they belong.
+//! 4. A **manifest** comes from memory, from the [`store`], or by one GET from upstream; it is
+//!    verified, stored verbatim, and thereby proved for this repository.
+//! 5. A **blob** is a file of the store. If it is not there, the mirror starts a `Download`: a task
+//!    that appends upstream's body to a file and hashes it, while any number of clients read
+//!    behind it. The last byte is held back until the digest is right; then the file moves into
+//!    place, and the index is told.
+//! 6. [`response`] gives the result its status and headers. When the body has ended, [`account`]
+//!    counts it and [`pulls`] writes one line for the whole image.
+//! 7. What nobody pulls any more leaves: a sweep runs on a schedule, from [`start`].
+//!
+//! # Layers
+//!
+//! A module may use only those of a row above its own, and in its own row those to its left.
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 0 | [`oci`], [`metrics`], [`clock`] |
+//! | 1 | [`config`] |
+//! | 2 | [`store`] and [`upstream`], which do not know each other |
+//! | 3 | [`mirror`] |
+//! | 4 | [`routes`] → [`response`] → [`access`] → [`pulls`] → [`account`] → [`handler`]; [`admin`] |
+//! | 5 | [`server`] |
+//! | 6 | [`start`] and [`run`], `announce`, [`cli`] |
 
+// What content is called, what is counted, and what time it is.
+pub mod clock;
+pub mod metrics;
+pub mod oci;
+
+// What the operator wants.
+pub mod config;
+
+// Where content is, and where it comes from.
+pub mod mirror;
+pub mod store;
+pub mod upstream;
+
+// HTTP towards the clients.
 pub mod access;
 pub mod account;
 pub mod admin;
-pub mod clock;
-pub mod config;
 pub mod handler;
-pub mod metrics;
-pub mod mirror;
-pub mod oci;
 pub mod pulls;
 pub mod response;
 pub mod routes;
-pub mod store;
-pub mod upstream;
+pub mod server;
+
+// The process.
+mod announce;
+pub mod cli;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::Request;
+use hyper::body::Incoming;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access::{Access, Peer},
+    admin::Admin,
+    clock::Clock,
+    config::{Config, Listen},
+    handler::Handler,
+    metrics::Metrics,
+    mirror::{Mirror, Mirrored},
+    routes::Routes,
+    server::{BindError, Listener, Server},
+    store::Store,
+    upstream::Upstream,
+};
+
+/// How long a scrape or probe that is running at the very end may take.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+
+/// A running mirror. Dropping it without [`Larder::stop`] leaves it running.
+pub struct Larder {
+    registry_addresses: Vec<SocketAddr>,
+    admin_address: SocketAddr,
+    registry: Server,
+    admin: Server,
+    mirror: Arc<Mirror>,
+    store: Store,
+    sweeps: JoinHandle<()>,
+    draining: CancellationToken,
+    drain_timeout: Duration,
+}
+
+/// Why Larder cannot start, for the person who starts it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on. `place` says where its key was written, and which it is.
+    #[error("{place}: {cause}")]
+    Listen {
+        /// File and line or variable, and the key.
+        place: String,
+        /// What is wrong with the address.
+        #[source]
+        cause: BindError,
+    },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// An upstream cannot be set up.
+    #[error(transparent)]
+    Upstream(#[from] upstream::SetupError),
+    /// Signals cannot be received.
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// How [`run`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By a signal, drained and flushed.
+    Clean,
+    /// By a second signal, at once.
+    Forced,
+}
+
+/// Runs a mirror until SIGTERM or SIGINT: start, announce, wait, drain.
+pub async fn run(config: Config) -> Result<Ended, StartError> {
+    let mut signals = Signals::new().map_err(StartError::Signals)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let larder = start(config.clone(), Clock::system()).await?;
+    announce::started(&config, &larder);
+    announce::to_service_manager(sd_notify::NotifyState::Ready);
+
+    let name = signals.next().await;
+    tracing::info!(
+        "{name}: no new connections; running pulls may finish for {}; once more to stop at once",
+        humantime::format_duration(config.drain_timeout)
+    );
+    announce::to_service_manager(sd_notify::NotifyState::Stopping);
+    tokio::select! {
+        () = larder.stop() => Ok(Ended::Clean),
+        _ = signals.next() => Ok(Ended::Forced),
+    }
+}
+
+/// Starts a mirror: binds, opens the store, sets up the upstreams, serves. Contacts no upstream.
+///
+/// # Errors
+/// When an address, the data directory or a file named in the configuration cannot be used.
+pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
+    server::raise_open_file_limit();
+    let metrics = Arc::new(Metrics::new());
+    let draining = CancellationToken::new();
+
+    let listeners = bind_registry(&config).await?;
+    let admin_listener = bind(&config, "admin.listen", &Listen::Tcp(config.admin.listen)).await?;
+    let registry_addresses: Vec<_> = listeners.iter().filter_map(Listener::address).collect();
+    let admin_address = admin_listener.address().unwrap_or(config.admin.listen);
+
+    let own_listeners = registry_addresses.iter().copied().chain([admin_address]).collect();
+    let upstreams = set_up_upstreams(&config, own_listeners, &metrics)?;
+    // Last of what may fail: once open, it has to be closed.
+    let store = Store::open(&config.data_dir, &config.cache, clock.clone(), metrics.clone())?;
+    let cache = config.cache.clone();
+    let mirror = Arc::new(Mirror::new(store.clone(), upstreams, cache, clock, metrics.clone()));
+    let sweeps = tokio::spawn(sweep_regularly(mirror.clone(), config.cache.sweep_interval));
+
+    let registry = serve_registry(&config, listeners, mirror.clone(), metrics.clone());
+    let admin = serve_admin(admin_listener, metrics, draining.clone());
+    Ok(Larder {
+        registry_addresses,
+        admin_address,
+        registry,
+        admin,
+        mirror,
+        store,
+        sweeps,
+        draining,
+        drain_timeout: config.drain_timeout,
+    })
+}
+
+impl Larder {
+    /// The TCP addresses of the registry API, with the ports that were found for port 0.
+    pub fn registry_addresses(&self) -> &[SocketAddr] {
+        &self.registry_addresses
+    }
+
+    /// The address of metrics and health.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// Stops accepting, lets running responses and downloads finish for `drain_timeout`, and
+    /// flushes. Health and metrics are served to the end.
+    pub async fn stop(self) {
+        let deadline = Instant::now() + self.drain_timeout;
+        self.draining.cancel();
+        self.registry.stop(self.drain_timeout).await;
+        if timeout_at(deadline, self.mirror.drain()).await.is_err() {
+            tracing::warn!("leaving downloads that did not end in time");
+        }
+        self.sweeps.abort();
+        self.store.close().await;
+        self.admin.stop(ADMIN_DRAIN).await;
+    }
+}
+
+/// SIGTERM and SIGINT, from the moment this is made.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+async fn bind_registry(config: &Config) -> Result<Vec<Listener>, StartError> {
+    let mut listeners = Vec::new();
+    for listen in &config.listen {
+        listeners.push(bind(config, "listen", listen).await?);
+    }
+    Ok(listeners)
+}
+
+async fn bind(config: &Config, key: &str, listen: &Listen) -> Result<Listener, StartError> {
+    Listener::bind(listen)
+        .await
+        .map_err(|cause| StartError::Listen { place: config.written_at.place(key), cause })
+}
+
+fn set_up_upstreams(
+    config: &Config,
+    own_listeners: Arc<[SocketAddr]>,
+    metrics: &Arc<Metrics>,
+) -> Result<Vec<Mirrored>, StartError> {
+    let set_up = |upstream: &config::Upstream| {
+        let limits = &config.download;
+        let client = Upstream::new(upstream, limits, own_listeners.clone(), metrics.clone())?;
+        Ok(Mirrored::new(client, upstream.tag_ttl))
+    };
+    config.upstreams.iter().map(set_up).collect()
+}
+
+fn serve_registry(
+    config: &Config,
+    listeners: Vec<Listener>,
+    mirror: Arc<Mirror>,
+    metrics: Arc<Metrics>,
+) -> Server {
+    let routes = Routes::new(&config.upstreams);
+    let access = Access::new(&config.access);
+    let handler = Arc::new(Handler::new(mirror, routes, access, metrics));
+    let server = Server::new();
+    for listener in listeners {
+        let handler = handler.clone();
+        server.serve(listener, move |peer: Peer, request: Request<Incoming>| {
+            let handler = handler.clone();
+            async move { handler.answer(peer, request).await }
+        });
+    }
+    server
+}
+
+fn serve_admin(listener: Listener, metrics: Arc<Metrics>, draining: CancellationToken) -> Server {
+    let admin = Admin::new(metrics, readiness(draining));
+    let server = Server::new();
+    server.serve(listener, move |_peer: Peer, request: Request<Incoming>| {
+        let answer = admin.answer(request.method(), request.uri().path());
+        async move { answer }
+    });
+    server
+}
+
+fn readiness(draining: CancellationToken) -> impl Fn() -> Result<(), String> {
+    move || {
+        if draining.is_cancelled() {
+            return Err("draining".to_owned());
+        }
+        Ok(())
+    }
+}
+
+async fn sweep_regularly(mirror: Arc<Mirror>, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        mirror.sweep().await;
+    }
+}

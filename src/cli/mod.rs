@@ -1,0 +1,63 @@
+//! The command line: one small file per subcommand.
+
+mod check;
+mod logging;
+mod serve;
+
+use std::{
+    collections::BTreeMap,
+    fmt::Display,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use crate::config::Sources;
+
+/// Exit code for usage, configuration and everything else that stands in the way of a start.
+const USAGE: u8 = 2;
+
+/// A pull-through caching mirror for container registries
+#[derive(Parser)]
+#[command(name = "larder", version)]
+enum Command {
+    /// Serve the mirror until SIGTERM or SIGINT
+    Serve(serve::Arguments),
+    /// Check the configuration and say what is wrong with it
+    Check(check::Arguments),
+}
+
+/// Options of every subcommand.
+#[derive(clap::Args)]
+struct Common {
+    /// Configuration file [default: none, or $LARDER_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Does what the arguments of this process ask for. Exit codes: 0 done, 1 failed, 2 usage.
+pub fn main() -> ExitCode {
+    match Command::parse() {
+        Command::Serve(arguments) => serve::serve(arguments),
+        Command::Check(arguments) => check::check(&arguments),
+    }
+}
+
+impl Common {
+    /// The configuration's sources: this process's environment, the file, and no flags yet.
+    fn sources(&self) -> Sources {
+        let env: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Sources { file: self.config.clone(), env, flags: BTreeMap::new() }
+    }
+}
+
+/// Says on standard error why a subcommand cannot begin.
+fn refuse(reason: &dyn Display) -> ExitCode {
+    // Without a standard error there is only the exit code.
+    let _ = writeln!(io::stderr(), "{reason}");
+    ExitCode::from(USAGE)
+}
