@@ -1,0 +1,34 @@
+//! The hermetic tests: Larder between fake registries and a client, on loopback addresses,
+//! without privileges and without a network.
+//!
+//! Files are named by concern. `support` carries the weight, so that a test reads as what users
+//! see.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a test that fails should say so loudly"
+)]
+
+mod architecture;
+mod auth;
+mod config;
+mod crash;
+mod deploy;
+mod download;
+mod expiry;
+mod failures;
+mod fakes;
+mod log;
+mod memory;
+mod metrics;
+mod parts;
+mod proof;
+mod pull;
+mod shutdown;
+mod support;
+mod tags;
+mod tags_list;

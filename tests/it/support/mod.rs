@@ -1,0 +1,18 @@
+//! What every test stands on: registries to pull from, a mirror under test, and a client that
+//! sees what happens on the wire.
+
+pub mod address;
+pub mod binary;
+pub mod client;
+pub mod content;
+pub mod image;
+pub mod mirror;
+pub mod registry;
+pub mod tls;
+pub mod wait;
+
+pub use client::{Client, Response};
+pub use content::{Random, random_bytes, sha256, sha512};
+pub use image::{Image, Index};
+pub use mirror::{TestMirror, Upstream};
+pub use registry::{Auth, FakeRegistry, Fault, Gate, Mode};

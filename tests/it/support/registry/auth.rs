@@ -1,0 +1,131 @@
+//! Letting in only those who can show something (distribution's token specification).
+
+use std::collections::HashMap;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::json;
+
+use super::{
+    Shared, State,
+    content::error,
+    http::{Answer, Request},
+};
+
+const SERVICE: &str = "fake-registry";
+
+/// Whom a registry lets in.
+#[derive(Clone, Debug, Default)]
+pub enum Auth {
+    /// Everyone.
+    #[default]
+    Open,
+    /// Who sends name and password with each request.
+    Basic(&'static str, &'static str),
+    /// Who shows a token; everyone gets one.
+    AnonymousToken,
+    /// Who shows a token, given for name and password.
+    PasswordToken(&'static str, &'static str),
+    /// Who shows a token, given by POST for this refresh token.
+    IdentityToken(&'static str),
+    /// Who shows a token of a server elsewhere; nobody has one.
+    ForeignRealm(String),
+}
+
+/// Tokens that are good now, with their scopes.
+#[derive(Default)]
+pub(super) struct Tokens {
+    good: HashMap<String, Vec<String>>,
+    given: usize,
+}
+
+impl Tokens {
+    pub(super) fn expire(&mut self) {
+        self.good.clear();
+    }
+
+    fn give(&mut self, scopes: Vec<String>) -> String {
+        self.given += 1;
+        let token = format!("token-{}", self.given);
+        self.good.insert(token.clone(), scopes);
+        token
+    }
+
+    fn allow(&self, request: &Request, scope: Option<&str>) -> bool {
+        let shown = request.header("authorization").unwrap_or_default();
+        let scopes = shown.strip_prefix("Bearer ").and_then(|token| self.good.get(token));
+        let is_in =
+            |scopes: &Vec<String>| scope.is_none_or(|scope| scopes.iter().any(|one| one == scope));
+        scopes.is_some_and(is_in)
+    }
+}
+
+impl Shared {
+    /// The 401 for a request that may not pass.
+    pub(super) fn challenge(
+        &self,
+        state: &State,
+        request: &Request,
+        repository: Option<&str>,
+    ) -> Option<Answer> {
+        let scope = repository.map(|name| format!("repository:{name}:pull"));
+        let (passes, challenge) = match &self.auth {
+            Auth::Open => return None,
+            Auth::Basic(user, password) => {
+                (is_basic(request, user, password), "Basic realm=\"fake\"".to_owned())
+            }
+            Auth::AnonymousToken
+            | Auth::PasswordToken(..)
+            | Auth::IdentityToken(_)
+            | Auth::ForeignRealm(_) => (
+                state.tokens.allow(request, scope.as_deref()),
+                self.bearer_challenge(scope.as_deref()),
+            ),
+        };
+        let unauthorized = error(401, "UNAUTHORIZED").with("www-authenticate", challenge);
+        (!passes).then_some(unauthorized)
+    }
+
+    pub(super) fn bearer_challenge(&self, scope: Option<&str>) -> String {
+        let realm = if let Auth::ForeignRealm(realm) = &self.auth {
+            realm.clone()
+        } else {
+            format!("{}/token", self.url())
+        };
+        let scope = scope.map_or_else(String::new, |scope| format!(",scope=\"{scope}\""));
+        format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"{scope}")
+    }
+
+    /// The answer of the token endpoint.
+    pub(super) fn token(&self, state: &mut State, request: &Request) -> Answer {
+        let is_post = request.method == "POST";
+        let may_have = match &self.auth {
+            Auth::PasswordToken(user, password) => is_basic(request, user, password),
+            Auth::IdentityToken(secret) => is_post && has_refresh_token(request, secret),
+            Auth::Open | Auth::AnonymousToken => true,
+            Auth::Basic(..) | Auth::ForeignRealm(_) => false,
+        };
+        if !may_have {
+            return error(401, "UNAUTHORIZED");
+        }
+        let asked: Vec<String> = if is_post {
+            request.form_values("scope").collect()
+        } else {
+            request.query_values("scope").collect()
+        };
+        let scopes = asked.iter().flat_map(|scope| scope.split(' ')).map(str::to_owned);
+        let token = state.tokens.give(scopes.collect());
+        let field = if is_post { "access_token" } else { "token" };
+        let body = json!({ field: token, "expires_in": 300 });
+        Answer::new(200, body.to_string()).with("content-type", "application/json")
+    }
+}
+
+fn is_basic(request: &Request, user: &str, password: &str) -> bool {
+    let credentials = BASE64_STANDARD.encode(format!("{user}:{password}"));
+    request.header("authorization") == Some(&format!("Basic {credentials}"))
+}
+
+fn has_refresh_token(request: &Request, secret: &str) -> bool {
+    let is = |field: &str, value: &str| request.form_values(field).any(|sent| sent == value);
+    is("grant_type", "refresh_token") && is("refresh_token", secret) && is("service", SERVICE)
+}

@@ -1,0 +1,310 @@
+//! A registry that holds what a test puts in, counts what it is asked, and fails as told.
+//!
+//! It is a real server on a loopback host of its own. It watches Larder's manners on every
+//! request (see [`manners`]); a complaint, or a panic inside, fails the test that owns it.
+
+mod auth;
+mod content;
+mod fault;
+mod http;
+mod listen;
+mod manners;
+
+pub use auth::Auth;
+pub use fault::{Fault, Gate};
+pub use http::Request;
+pub use listen::Mode;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use larder::oci::{Digest, OCI_INDEX, OCI_MANIFEST};
+use tokio::{net::TcpSocket, sync::watch, task::JoinHandle};
+use tokio_rustls::TlsAcceptor;
+
+use self::{
+    auth::Tokens,
+    content::Content,
+    fault::{Rule, Rules},
+};
+use super::{Image, Index, address, content::sha256, tls::TestCa, wait::within_limit};
+
+/// A handle on a running registry; the registry ends with it.
+pub struct FakeRegistry {
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+    ca_pem: Option<String>,
+}
+
+/// How a registry is set up before it starts.
+#[derive(Default)]
+pub struct Builder {
+    address: Option<SocketAddr>,
+    tls: Option<(TlsAcceptor, SocketAddr, String)>,
+    auth: Auth,
+}
+
+/// What the handle and the connections share.
+struct Shared {
+    address: SocketAddr,
+    scheme: &'static str,
+    auth: Auth,
+    state: Mutex<State>,
+    log: watch::Sender<Vec<Arc<Request>>>,
+    /// Connections accepted so far.
+    connections: AtomicUsize,
+    mode: watch::Sender<Mode>,
+    /// The mode that the listener has reached.
+    reached: watch::Sender<Mode>,
+    complaints: Mutex<Vec<String>>,
+}
+
+/// What a test changes while the registry runs.
+#[derive(Default)]
+struct State {
+    content: Content,
+    rules: Rules,
+    tokens: Tokens,
+}
+
+impl FakeRegistry {
+    /// An empty registry that speaks plain HTTP and lets everyone in.
+    pub async fn start() -> FakeRegistry {
+        FakeRegistry::builder().start().await
+    }
+
+    /// To start one that differs.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// `http://host:port`
+    pub fn url(&self) -> String {
+        self.shared.url()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// The certificate to trust, when the registry speaks TLS.
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.ca_pem.as_deref()
+    }
+
+    // What it holds.
+
+    /// Puts a blob into a repository.
+    pub fn put_blob(&self, repository: &str, blob: &Bytes) -> Digest {
+        let digest = sha256(blob);
+        self.put_blob_as(repository, &digest, blob);
+        digest
+    }
+
+    /// Puts a blob under a digest of the test's choice, a sha512 one or a false one.
+    pub fn put_blob_as(&self, repository: &str, digest: &Digest, blob: &Bytes) {
+        self.content(|content| content.put_blob(repository, digest, blob));
+    }
+
+    /// Puts a manifest of any type into a repository.
+    pub fn put_manifest(&self, repository: &str, media_type: &str, manifest: &Bytes) -> Digest {
+        let digest = sha256(manifest);
+        self.content(|content| content.put_manifest(repository, media_type, &digest, manifest));
+        digest
+    }
+
+    /// Lets a tag mean this manifest from now on.
+    pub fn put_tag(&self, repository: &str, tag: &str, digest: &Digest) {
+        self.content(|content| content.put_tag(repository, tag, digest));
+    }
+
+    /// Puts an image with all its blobs, under a tag.
+    pub fn put_image(&self, repository: &str, tag: &str, image: &Image) {
+        self.put_untagged(repository, image);
+        self.put_tag(repository, tag, &image.digest());
+    }
+
+    /// Puts an index with all its images, under a tag.
+    pub fn put_index(&self, repository: &str, tag: &str, index: &Index) {
+        for image in &index.images {
+            self.put_untagged(repository, image);
+        }
+        self.put_manifest(repository, OCI_INDEX, &index.manifest);
+        self.put_tag(repository, tag, &index.digest());
+    }
+
+    fn put_untagged(&self, repository: &str, image: &Image) {
+        for blob in image.blobs() {
+            self.put_blob(repository, blob);
+        }
+        self.put_manifest(repository, OCI_MANIFEST, &image.manifest);
+    }
+
+    /// Forgets a tag; its manifest stays.
+    pub fn delete_tag(&self, repository: &str, tag: &str) {
+        self.content(|content| content.delete_tag(repository, tag));
+    }
+
+    /// Answers everything about a repository with `status`, as to a stranger.
+    pub fn deny(&self, repository: &str, status: u16) {
+        self.content(|content| content.deny(repository, status));
+    }
+
+    /// Answers every blob with a redirect to `other`, which then has it.
+    pub fn redirect_blobs_to(&self, other: &FakeRegistry) {
+        let target = Arc::clone(&other.shared);
+        self.content(|content| content.redirect_blobs_to(target));
+    }
+
+    /// Lists at most so many tags on a page, however many are asked for.
+    pub fn limit_pages(&self, tags: usize) {
+        self.content(|content| content.limit_pages(tags));
+    }
+
+    // How it fails.
+
+    /// Answers requests of `method` for `path` (`*` stands for any text) like this from now
+    /// on. The newest rule that fits decides.
+    pub fn on(&self, method: &'static str, path: &str, fault: Fault) {
+        let rule = Rule::new(method, path, fault);
+        self.shared.lock().rules.add(rule);
+    }
+
+    /// As [`FakeRegistry::on`], for the next request only.
+    pub fn once(&self, method: &'static str, path: &str, fault: Fault) {
+        let rule = Rule::new(method, path, fault).once();
+        self.shared.lock().rules.add(rule);
+    }
+
+    /// Forgets all rules.
+    pub fn behave(&self) {
+        self.shared.lock().rules = Rules::default();
+    }
+
+    /// Goes down, comes up again on the same port, or in between. Returns when it is so.
+    pub async fn set_mode(&self, mode: Mode) {
+        self.shared.mode.send_replace(mode);
+        let mut reached = self.shared.reached.subscribe();
+        within_limit("a mode", reached.wait_for(|reached| *reached == mode)).await.unwrap();
+    }
+
+    /// Every token given out so far is worth nothing now.
+    pub fn expire_tokens(&self) {
+        self.shared.lock().tokens.expire();
+    }
+
+    // What it was asked.
+
+    /// Every request so far, oldest first.
+    pub fn requests(&self) -> Vec<Arc<Request>> {
+        self.shared.log.borrow().clone()
+    }
+
+    /// How many connections came so far.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many requests of `method` for `path` (`*` stands for any text) came so far.
+    pub fn count(&self, method: &str, path: &str) -> usize {
+        count(&self.shared.log.borrow(), method, path)
+    }
+
+    /// Returns when the `number`th such request has come.
+    pub async fn wait_for(&self, method: &str, path: &str, number: usize) {
+        let mut log = self.shared.log.subscribe();
+        let arrived = log.wait_for(|log| count(log, method, path) >= number);
+        within_limit(&format!("{method} {path} at the fake registry"), arrived).await.unwrap();
+    }
+
+    fn content(&self, change: impl FnOnce(&mut Content)) {
+        change(&mut self.shared.lock().content);
+    }
+}
+
+impl Drop for FakeRegistry {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        let complaints = std::mem::take(&mut *ignore_poison(&self.shared.complaints));
+        if !complaints.is_empty() && !std::thread::panicking() {
+            panic!("the fake registry at {} complains: {complaints:#?}", self.address());
+        }
+    }
+}
+
+impl Builder {
+    /// Speaks TLS with a certificate of this authority, offering HTTP/2 and HTTP/1.1.
+    pub fn tls(mut self, ca: &TestCa) -> Builder {
+        let address = address::unique();
+        self.tls = Some((ca.acceptor(address.ip()), address, ca.pem()));
+        self
+    }
+
+    /// Listens elsewhere than on a loopback host of its own.
+    pub fn address(mut self, address: SocketAddr) -> Builder {
+        self.address = Some(address);
+        self
+    }
+
+    /// Lets in only those who can show this.
+    pub fn auth(mut self, auth: Auth) -> Builder {
+        self.auth = auth;
+        self
+    }
+
+    /// Listens and serves.
+    pub async fn start(self) -> FakeRegistry {
+        let (acceptor, address, ca_pem) = match self.tls {
+            Some((acceptor, address, pem)) => (Some(acceptor), address, Some(pem)),
+            None => (None, self.address.unwrap_or_else(address::unique), None),
+        };
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(address).unwrap();
+        let shared = Arc::new(Shared {
+            address: socket.local_addr().unwrap(),
+            scheme: if acceptor.is_some() { "https" } else { "http" },
+            auth: self.auth,
+            state: Mutex::default(),
+            log: watch::Sender::default(),
+            connections: AtomicUsize::new(0),
+            mode: watch::Sender::default(),
+            reached: watch::Sender::default(),
+            complaints: Mutex::default(),
+        });
+        let listener = socket.listen(1024).unwrap();
+        let accepting = tokio::spawn(listen::accept(Arc::clone(&shared), listener, acceptor));
+        FakeRegistry { shared, accepting, ca_pem }
+    }
+}
+
+impl Shared {
+    fn url(&self) -> String {
+        format!("{}://{}", self.scheme, self.address)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        ignore_poison(&self.state)
+    }
+
+    fn complain(&self, complaint: String) {
+        ignore_poison(&self.complaints).push(complaint);
+    }
+}
+
+fn count(log: &[Arc<Request>], method: &str, path: &str) -> usize {
+    log.iter()
+        .filter(|request| request.method == method && fault::fits(path, &request.path))
+        .count()
+}
+
+fn ignore_poison<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
