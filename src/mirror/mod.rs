@@ -94,10 +94,6 @@ impl Mirrored {
         Mirrored { upstream, tag_ttl, outage: Mutex::default() }
     }
 
-    async fn is_alive(&self) -> bool {
-        self.upstream.answered_within(ALIVE) || self.upstream.probe(PROBE_TIMEOUT).await
-    }
-
     fn note_outage(&self) {
         *lock(&self.outage) = Some(Instant::now());
     }
@@ -152,13 +148,14 @@ impl Mirror {
     /// Lets go of what nobody pulled for `cache.expire_after`, but of nothing that belongs to a
     /// registry which cannot be reached now.
     pub async fn sweep(&self) {
+        let sweep = self.store.begin_sweep();
         let mut unreachable = Vec::new();
         for (registry, mirrored) in &self.registries {
-            if self.store.has_expired(registry).await && !mirrored.is_alive().await {
+            if sweep.concerns(registry).await && !mirrored.upstream.probe(PROBE_TIMEOUT).await {
                 unreachable.push(registry.clone());
             }
         }
-        self.store.sweep(&unreachable).await;
+        sweep.run(&unreachable).await;
     }
 
     fn mirrored(&self, repository: &Repository) -> Result<&Mirrored, Error> {

@@ -49,6 +49,7 @@ use std::{
 use bytes::Bytes;
 
 pub use self::blob::{BlobReader, BlobWriter, VerifiedBlob, WrongDigest};
+pub use self::sweep::Sweep;
 use self::{
     directory::{Directory, Lock},
     downloads::Downloads,
@@ -62,7 +63,7 @@ use self::{
 use crate::{
     clock::Clock,
     metrics::Metrics,
-    oci::{Digest, Manifest, Registry, Repository, Tag},
+    oci::{Digest, Manifest, Repository, Tag},
 };
 
 /// How long between two writes of one blob's last use, in running time.
@@ -279,22 +280,9 @@ impl Store {
         self.0.memory.with(|table| table.touch(digest, now));
     }
 
-    /// Whether anything of a registry was not used for `expire_after` of running time.
-    pub async fn has_expired(&self, registry: &Registry) -> bool {
-        let Some(limit) = self.0.expire_after else {
-            return false;
-        };
-        let (store, registry) = (Arc::clone(&self.0), registry.clone());
-        let due = blocking(move || store.is_due(limit, &registry)).await;
-        due.unwrap_or(false)
-    }
-
-    /// Removes what was not used for `expire_after` of running time, except what belongs to a
-    /// registry in `keep` (those that are unreachable now).
-    pub async fn sweep(&self, keep: &[Registry]) {
-        if let Err(error) = self.try_sweep(keep.to_vec()).await {
-            tracing::warn!(%error, "a sweep did not end well");
-        }
+    /// Begins to look for what was not used for `expire_after` of running time.
+    pub fn begin_sweep(&self) -> Sweep {
+        Sweep::begin(Arc::clone(&self.0))
     }
 
     /// Writes what is only in memory, syncs, and marks a clean stop. What is changed later is
@@ -305,21 +293,6 @@ impl Store {
         if let Err(error) = closed.and_then(|closed| closed) {
             tracing::warn!(%error, "the store was not closed cleanly");
         }
-    }
-
-    async fn try_sweep(&self, keep: Vec<Registry>) -> io::Result<()> {
-        let store = Arc::clone(&self.0);
-        blocking(move || store.room.look(&store.directory)).await??;
-        let Some(limit) = self.0.expire_after else {
-            return Ok(());
-        };
-        let store = Arc::clone(&self.0);
-        let victims = blocking(move || store.victims(limit, &keep)).await?;
-        for some in victims.chunks(sweep::REMOVALS) {
-            let (store, some) = (Arc::clone(&self.0), some.to_vec());
-            blocking(move || store.remove_unused(&some, limit)).await?;
-        }
-        Ok(())
     }
 }
 

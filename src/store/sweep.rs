@@ -1,9 +1,10 @@
 //! Expiry: removes what nobody used for long, in bounded steps.
 
-use std::{cmp::Reverse, fs, io, time::Duration};
+use std::{cmp::Reverse, fs, io, sync::Arc, time::Duration};
 
 use super::{
-    Shared,
+    Shared, blocking,
+    running::Moment,
     table::{Aged, Kind},
 };
 use crate::oci::{Digest, Registry};
@@ -12,32 +13,77 @@ use crate::oci::{Digest, Registry};
 const STEP: usize = 16 * 1024;
 
 /// Blobs removed in one go on a blocking thread.
-pub const REMOVALS: usize = 64;
+const REMOVALS: usize = 64;
 
-impl Shared {
-    /// What is to be removed now, in order. Blocking.
-    pub fn victims(&self, limit: Duration, keep: &[Registry]) -> Vec<Digest> {
-        choose(self.aged(limit, keep).collect())
+/// A look at what nobody used for `expire_after` of running time, as of the moment it began: what
+/// expires after that is not seen, so that nothing is removed which nobody could ask to keep.
+#[derive(Debug)]
+pub struct Sweep {
+    store: Arc<Shared>,
+    now: Moment,
+}
+
+impl Sweep {
+    pub(super) fn begin(store: Arc<Shared>) -> Sweep {
+        Sweep { now: store.running.now(), store }
     }
 
-    /// Whether anything of a registry was unused for `limit`. Blocking.
-    pub fn is_due(&self, limit: Duration, registry: &Registry) -> bool {
-        self.aged(limit, std::slice::from_ref(registry)).any(|aged| aged.kept)
+    /// Whether anything of a registry has expired.
+    pub async fn concerns(&self, registry: &Registry) -> bool {
+        let Some(limit) = self.store.expire_after else {
+            return false;
+        };
+        let (store, registry, now) = (Arc::clone(&self.store), registry.clone(), self.now);
+        let of_registry = move || {
+            let keep = std::slice::from_ref(&registry);
+            store.aged(limit, keep, now).any(|aged| aged.kept)
+        };
+        blocking(of_registry).await.unwrap_or(false)
+    }
+
+    /// Removes what has expired, except what belongs to a registry in `keep` (those that are
+    /// unreachable now).
+    pub async fn run(self, keep: &[Registry]) {
+        if let Err(error) = self.try_run(keep.to_vec()).await {
+            tracing::warn!(%error, "a sweep did not end well");
+        }
+    }
+
+    async fn try_run(self, keep: Vec<Registry>) -> io::Result<()> {
+        let store = Arc::clone(&self.store);
+        blocking(move || store.room.look(&store.directory)).await??;
+        let Some(limit) = self.store.expire_after else {
+            return Ok(());
+        };
+        let (store, now) = (Arc::clone(&self.store), self.now);
+        let victims = blocking(move || store.victims(limit, &keep, now)).await?;
+        for some in victims.chunks(REMOVALS) {
+            let (store, some) = (Arc::clone(&self.store), some.to_vec());
+            blocking(move || store.remove_unused(&some, limit)).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// What is to be removed, in order. Blocking.
+    pub(super) fn victims(&self, limit: Duration, keep: &[Registry], now: Moment) -> Vec<Digest> {
+        choose(self.aged(limit, keep, now).collect())
+    }
+
+    /// What was not used for `limit` at `now`. Blocking.
+    fn aged(&self, limit: Duration, keep: &[Registry], now: Moment) -> impl Iterator<Item = Aged> {
+        let step = move |from| self.memory.with(|table| table.aged(from, STEP, limit, keep, now));
+        (0..).step_by(STEP).map_while(step).flatten()
     }
 
     /// Removes those that are still unused for `limit`. Blocking.
-    pub fn remove_unused(&self, digests: &[Digest], limit: Duration) {
+    pub(super) fn remove_unused(&self, digests: &[Digest], limit: Duration) {
         for digest in digests {
             if let Err(error) = self.remove_one(digest, limit) {
                 tracing::warn!(%digest, %error, "cannot remove an expired blob");
             }
         }
-    }
-
-    fn aged(&self, limit: Duration, keep: &[Registry]) -> impl Iterator<Item = Aged> {
-        let now = self.running.now();
-        let step = move |from| self.memory.with(|table| table.aged(from, STEP, limit, keep, now));
-        (0..).step_by(STEP).map_while(step).flatten()
     }
 
     fn remove_one(&self, digest: &Digest, limit: Duration) -> io::Result<()> {

@@ -15,14 +15,14 @@ async fn what_nobody_used_leaves_with_its_tags_and_proofs() {
     let repository = repository("ghcr.io/a/b");
     test.store.set_tag(&repository, &tag("v1"), &index, SystemTime::now());
     test.clock.advance(60 * DAY);
-    test.store.sweep(&[]).await;
+    test.store.begin_sweep().run(&[]).await;
     assert_eq!(test.metrics.store_blobs.get(), 3);
     test.store.touch(&new);
     let reader = test.store.open_blob(&old).await.unwrap().unwrap();
     let mut writer = test.store.create_blob(&sha256(b"late"), None).await.unwrap();
     writer.append(vec!["la".into()]).await.unwrap();
     test.clock.advance(31 * DAY);
-    test.store.sweep(&[]).await;
+    test.store.begin_sweep().run(&[]).await;
     assert!(test.store.has(&new));
     assert!(!test.blob_path(&old).exists());
     assert!(!test.blob_path(&index).exists());
@@ -51,7 +51,7 @@ async fn use_of_a_manifest_is_use_of_everything_below() {
     test.clock.advance(60 * DAY);
     test.store.touch(&index);
     test.clock.advance(60 * DAY);
-    test.store.sweep(&[]).await;
+    test.store.begin_sweep().run(&[]).await;
     for digest in [&index, &used, &one, &shared] {
         assert!(test.store.has(digest), "{digest}");
     }
@@ -60,7 +60,7 @@ async fn use_of_a_manifest_is_use_of_everything_below() {
     }
     test.store.touch(&shared);
     test.clock.advance(60 * DAY);
-    test.store.sweep(&[]).await;
+    test.store.begin_sweep().run(&[]).await;
     assert!(test.store.has(&shared), "a child lives without its parents");
     assert_eq!(test.metrics.store_blobs.get(), 1);
 }
@@ -74,11 +74,11 @@ async fn nothing_of_an_unreachable_registry_expires() {
     test.store.prove_blob(&repository("quay.io/a"), &layer);
     test.store.prove_blob(&repository("quay.io/a"), &other);
     test.clock.advance(100 * DAY);
-    test.store.sweep(&[registry("ghcr.io")]).await;
+    test.store.begin_sweep().run(&[registry("ghcr.io")]).await;
     assert!(test.store.has(&image));
     assert!(test.store.has(&layer), "below a manifest that stays");
     assert!(!test.store.has(&other));
-    test.store.sweep(&[]).await;
+    test.store.begin_sweep().run(&[]).await;
     assert_eq!(test.metrics.store_blobs.get(), 0);
 }
 
@@ -87,8 +87,8 @@ async fn nothing_expires_where_the_operator_says_never() {
     let test = TestStore::with(Cache { expire_after: None, ..cache() });
     let digest = test.put(b"content").await;
     test.clock.advance(10_000 * DAY);
-    assert!(!test.store.has_expired(&registry("ghcr.io")).await);
-    test.store.sweep(&[]).await;
+    assert!(!test.store.begin_sweep().concerns(&registry("ghcr.io")).await);
+    test.store.begin_sweep().run(&[]).await;
     assert!(test.store.has(&digest));
 }
 
@@ -98,17 +98,17 @@ async fn only_running_time_counts() {
     let digest = test.put(b"content").await;
     test.clock.advance(50 * DAY);
     test.clock.jump_wall(400 * DAY);
-    test.store.sweep(&[]).await;
+    test.store.begin_sweep().run(&[]).await;
     assert!(test.store.has(&digest));
     test = test.restart().await;
     test.clock.jump_wall(800 * DAY);
-    test.store.sweep(&[]).await;
+    test.store.begin_sweep().run(&[]).await;
     assert!(test.store.has(&digest), "off for long");
     test.clock.advance(39 * DAY);
-    test.store.sweep(&[]).await;
+    test.store.begin_sweep().run(&[]).await;
     assert!(test.store.has(&digest), "89 days of two lives");
     test.clock.advance(DAY);
-    test.store.sweep(&[]).await;
+    test.store.begin_sweep().run(&[]).await;
     assert!(!test.store.has(&digest), "90 days of two lives");
 }
 
@@ -127,7 +127,7 @@ async fn last_use_survives_a_restart_and_shows_in_the_file() {
     let apart = modified(&used).duration_since(modified(&unused)).unwrap();
     assert!(apart > 59 * DAY, "{apart:?}");
     test.clock.advance(31 * DAY);
-    test.store.sweep(&[]).await;
+    test.store.begin_sweep().run(&[]).await;
     assert!(test.store.has(&used));
     assert!(!test.store.has(&unused));
 }
@@ -142,7 +142,7 @@ async fn without_an_index_everything_was_used_just_now() {
     test = test.crash();
     eventually("found", || test.store.has(&digest));
     test.clock.advance(80 * DAY);
-    test.store.sweep(&[]).await;
+    test.store.begin_sweep().run(&[]).await;
     assert!(test.store.has(&digest));
 }
 
@@ -162,12 +162,26 @@ async fn an_hour_passes_between_two_writes_of_one_use() {
     assert_eq!(pending(), 0);
 }
 
+/// Whose registry could be asked when the sweep began would not have been asked for this.
+#[tokio::test]
+async fn what_expires_during_a_sweep_stays_until_the_next() {
+    let test = TestStore::new();
+    let digest = test.put(b"content").await;
+    test.clock.advance(89 * DAY);
+    let sweep = test.store.begin_sweep();
+    test.clock.advance(2 * DAY);
+    sweep.run(&[]).await;
+    assert!(test.store.has(&digest));
+    test.store.begin_sweep().run(&[]).await;
+    assert!(!test.store.has(&digest));
+}
+
 #[tokio::test]
 async fn use_during_a_sweep_saves() {
     let test = TestStore::new();
     let (used, unused) = (test.put(b"used").await, test.put(b"unused").await);
     test.clock.advance(100 * DAY);
-    let victims = test.store.0.victims(90 * DAY, &[]);
+    let victims = test.store.0.victims(90 * DAY, &[], test.store.0.running.now());
     assert_eq!(victims.len(), 2);
     test.store.touch(&used);
     test.store.0.remove_unused(&victims, 90 * DAY);

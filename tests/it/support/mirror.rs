@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use larder::{
-    Larder,
+    Larder, StartError,
     clock::Clock,
     config::{Config, Sources},
     oci::Digest,
@@ -210,7 +210,7 @@ impl Builder {
     pub async fn start(mut self) -> TestMirror {
         self.write();
         let config = load(&self.directory.path().join(CONFIG));
-        let larder = larder::start(config, self.clock.clone()).await.unwrap();
+        let larder = within_limit("the mirror's start", start(&config, &self.clock)).await;
         TestMirror {
             client: Client::new(larder.registry_addresses()[0]),
             larder,
@@ -283,6 +283,19 @@ impl Upstream {
     /// Sets name and secret.
     pub fn credentials(self, username: &str, password: &str) -> Upstream {
         self.set("username", username).set("password", password)
+    }
+}
+
+/// Starts a mirror. What an earlier one in this process still does in the background may hold the
+/// data directory for a moment; a process of its own would have ended by then.
+async fn start(config: &Config, clock: &Clock) -> Larder {
+    loop {
+        match larder::start(config.clone(), clock.clone()).await {
+            Err(StartError::Store(error)) if error.to_string().contains("in use") => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            started => return started.unwrap(),
+        }
     }
 }
 
