@@ -64,10 +64,8 @@ impl Mirror {
     ) -> Result<Found, Error> {
         let mirrored = self.mirrored(repository)?;
         let cached = self.cached_tag(repository, tag).await?;
-        if let Some(cached) = self.fresh(mirrored, &cached) {
-            self.ensure_obtainable(repository, &cached.content).await?;
-            self.count(repository, "manifest", "hit");
-            return Ok(Found::new(cached.content.clone(), Source::Cache));
+        if let Some(found) = self.hit_by_tag(mirrored, repository, &cached).await? {
+            return Ok(found);
         }
         let refresh = tokio::spawn(self.clone().refresh(repository.clone(), tag.clone()));
         let refresh = async { refresh.await.unwrap_or_else(|_| Err(Error::lost())) };
@@ -85,10 +83,8 @@ impl Mirror {
     ) -> Result<Found, Error> {
         let mirrored = self.mirrored(repository)?;
         let cached = self.cached_tag(repository, tag).await?;
-        if let Some(cached) = self.fresh(mirrored, &cached) {
-            self.ensure_obtainable(repository, &cached.content).await?;
-            self.count(repository, "manifest", "hit");
-            return Ok(Found::new(cached.content.clone(), Source::Cache));
+        if let Some(found) = self.hit_by_tag(mirrored, repository, &cached).await? {
+            return Ok(found);
         }
         match self.ask(mirrored, &cached, deadline, self.check_tag(repository, tag)).await {
             Ok(Checked::Fetched(content)) => Ok(self.answered(repository, cached, content)),
@@ -104,6 +100,21 @@ impl Mirror {
             },
             Err(error) => self.stale(repository, tag, cached, error).await,
         }
+    }
+
+    /// The tag's manifest, if upstream confirmed it not long ago.
+    async fn hit_by_tag(
+        &self,
+        mirrored: &Mirrored,
+        repository: &Repository,
+        cached: &Option<Cached>,
+    ) -> Result<Option<Found>, Error> {
+        let Some(cached) = self.fresh(mirrored, cached) else {
+            return Ok(None);
+        };
+        self.ensure_obtainable(repository, &cached.content).await?;
+        self.count(repository, "manifest", "hit");
+        Ok(Some(Found::new(cached.content.clone(), Source::Cache)))
     }
 
     /// Finds out what the tag means now and fetches that.
