@@ -8,6 +8,7 @@ use super::{
     Error, Mirror,
     body::{self, BlobStream, Follower, Passing},
     download::{Download, Means, Opened, Progress},
+    flight::Flights,
     missing::Absent,
 };
 use crate::{
@@ -16,6 +17,9 @@ use crate::{
     store::BlobReader,
     upstream,
 };
+
+/// Questions for a blob's size under way.
+pub(super) type SizeFlights = Flights<(Repository, Digest), Option<u64>>;
 
 /// A blob that can be sent.
 pub struct Blob {
@@ -89,18 +93,33 @@ impl Mirror {
             self.count(repository, "blob", "hit");
             return Ok(Some(size));
         }
-        let absent = Absent::blob(repository, digest);
-        self.refuse_absent(&absent)?;
-        match self.upstream(repository)?.head_blob(repository.name(), digest, deadline).await {
-            Ok(Some(size)) => {
+        self.refuse_absent(&Absent::blob(repository, digest))?;
+        let key = (repository.clone(), digest.clone());
+        let head = || self.clone().ask_for_size(repository.clone(), digest.clone());
+        match self.blob_heads.join(key, deadline, head).await? {
+            Some(size) => {
                 self.count(repository, "blob", "miss");
                 Ok(Some(size))
             }
-            Ok(None) | Err(upstream::Error::HeadRefused(_)) => {
-                Ok(self.blob_until(repository, digest, deadline).await?.size())
-            }
-            Err(error) => Err(self.remember_absent(absent, error)),
+            None => Ok(self.blob_until(repository, digest, deadline).await?.size()),
         }
+    }
+
+    /// What upstream's HEAD tells. `None`: it is of no use.
+    async fn ask_for_size(
+        self: Arc<Self>,
+        repository: Repository,
+        digest: Digest,
+    ) -> Result<Option<u64>, Error> {
+        let mirrored = self.mirrored(&repository)?;
+        let deadline = self.deadline();
+        let size = match mirrored.upstream.head_blob(repository.name(), &digest, deadline).await {
+            Ok(size) => Ok(size),
+            Err(upstream::Error::HeadRefused(_)) => Ok(None),
+            Err(error) => Err(self.remember_absent(Absent::blob(&repository, &digest), error)),
+        };
+        mirrored.note(&size);
+        size
     }
 
     async fn blob_until(

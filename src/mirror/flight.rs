@@ -6,40 +6,53 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
-use super::lock;
+use super::{Error, lock};
 
-/// The flights under way, by what they fetch.
+/// The flights under way, by what they ask upstream for.
 ///
 /// Each runs in a task of its own: a client that hangs up ends only its own waiting.
 #[derive(Debug)]
-pub(super) struct Flights<K, V> {
-    running: Arc<Mutex<Running<K, V>>>,
+pub(super) struct Flights<K, T> {
+    running: Arc<Mutex<Running<K, T>>>,
 }
 
-type Running<K, V> = HashMap<K, watch::Receiver<Option<V>>>;
+type Running<K, T> = HashMap<K, watch::Receiver<Landed<T>>>;
 
-impl<K, V> Flights<K, V>
+/// `None` until the flight has landed.
+type Landed<T> = Option<Result<T, Error>>;
+
+impl<K, T> Flights<K, T>
 where
     K: Clone + Eq + Hash + Send + 'static,
-    V: Clone + Send + Sync + 'static,
+    T: Clone + Send + Sync + 'static,
 {
-    /// Joins the flight for `key`, or starts it with `flight`; waits for its result.
-    ///
-    /// `None` when the task panicked.
-    pub(super) async fn join<F>(&self, key: K, flight: impl FnOnce() -> F) -> Option<V>
+    /// Joins the flight for `key`, or starts it with `flight`; waits for its result until
+    /// `deadline`. One that is late goes on.
+    pub(super) async fn join<F>(
+        &self,
+        key: K,
+        deadline: Instant,
+        flight: impl FnOnce() -> F,
+    ) -> Result<T, Error>
     where
-        F: Future<Output = V> + Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let mut landed = self.board(key, flight);
-        let result = landed.wait_for(Option::is_some).await.ok()?;
-        result.clone()
+        let landing = landed.wait_for(Option::is_some);
+        let landed = timeout_at(deadline, landing).await.map_err(|_| Error::late())?;
+        // The sender is gone without a word when the task panicked.
+        let result = landed.map_err(|_| Error::lost())?;
+        result.clone().unwrap_or_else(|| Err(Error::lost()))
     }
 
-    fn board<F>(&self, key: K, flight: impl FnOnce() -> F) -> watch::Receiver<Option<V>>
+    fn board<F>(&self, key: K, flight: impl FnOnce() -> F) -> watch::Receiver<Landed<T>>
     where
-        F: Future<Output = V> + Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let mut running = lock(&self.running);
         if let Some(landed) = running.get(&key) {
@@ -59,19 +72,19 @@ where
     }
 }
 
-impl<K, V> Default for Flights<K, V> {
-    fn default() -> Flights<K, V> {
+impl<K, T> Default for Flights<K, T> {
+    fn default() -> Flights<K, T> {
         Flights { running: Arc::default() }
     }
 }
 
 /// Takes the flight off the list when it lands, also by a panic.
-struct Entry<K: Eq + Hash, V> {
-    running: Arc<Mutex<Running<K, V>>>,
+struct Entry<K: Eq + Hash, T> {
+    running: Arc<Mutex<Running<K, T>>>,
     key: K,
 }
 
-impl<K: Eq + Hash, V> Drop for Entry<K, V> {
+impl<K: Eq + Hash, T> Drop for Entry<K, T> {
     fn drop(&mut self) {
         lock(&self.running).remove(&self.key);
     }

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use moka::sync::Cache;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{Error, Mirror, Mirrored, flight::Flights, missing::Absent};
 use crate::oci::{Repository, Tag};
@@ -40,7 +40,7 @@ pub(super) struct Remembered {
 }
 
 pub(super) type Lists = Cache<Repository, Remembered>;
-pub(super) type ListFlights = Flights<Repository, Result<Arc<[Tag]>, Error>>;
+pub(super) type ListFlights = Flights<Repository, Arc<[Tag]>>;
 
 /// The lists asked for last, bounded in bytes.
 pub(super) fn lists() -> Lists {
@@ -97,10 +97,8 @@ impl Mirror {
         until: Instant,
     ) -> Result<Arc<[Tag]>, Error> {
         self.refuse_absent(&Absent::tags(repository))?;
-        let list =
-            self.listings.join(repository.clone(), || self.clone().fetch_list(repository.clone()));
-        let listed = timeout_at(until, list).await.map_err(|_| Error::late())?;
-        listed.unwrap_or_else(|| Err(Error::lost()))
+        let list = || self.clone().fetch_list(repository.clone());
+        self.listings.join(repository.clone(), until, list).await
     }
 
     async fn fetch_list(self: Arc<Self>, repository: Repository) -> Result<Arc<[Tag]>, Error> {

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use moka::sync::Cache;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{ALIVE, Error, Mirror, PROBE_TIMEOUT, Source, flight::Flights, missing::Absent};
 use crate::{
@@ -56,7 +56,8 @@ pub struct Found {
 }
 
 pub(super) type Memory = Cache<Digest, Arc<Content>>;
-pub(super) type ManifestFlights = Flights<(Repository, Reference), Result<Arc<Content>, Error>>;
+pub(super) type ManifestFlights = Flights<(Repository, Reference), Arc<Content>>;
+pub(super) type HeadFlights = Flights<(Repository, Digest), Option<Found>>;
 
 /// The manifests used most, bounded in bytes.
 pub(super) fn memory() -> Memory {
@@ -150,11 +151,9 @@ impl Mirror {
         deadline: Instant,
     ) -> Result<Arc<Content>, Error> {
         let key = (repository.clone(), reference.clone());
-        let fetch = self.fetches.join(key, || {
-            self.clone().fetch_and_keep(repository.clone(), reference.clone(), self.deadline())
-        });
-        let fetched = timeout_at(deadline, fetch).await.map_err(|_| Error::late())?;
-        fetched.unwrap_or_else(|| Err(Error::lost()))
+        let fetch =
+            || self.clone().fetch_and_keep(repository.clone(), reference.clone(), self.deadline());
+        self.fetches.join(key, deadline, fetch).await
     }
 
     /// An image that is not wholly here is promised only when upstream is alive: podman never
@@ -208,23 +207,49 @@ impl Mirror {
             return Ok(found);
         }
         let reference = Reference::Digest(digest.clone());
-        let absent = Absent::manifest(repository, &reference);
-        self.refuse_absent(&absent)?;
+        self.refuse_absent(&Absent::manifest(repository, &reference))?;
         self.count(repository, "manifest", "miss");
-        let head =
-            self.upstream(repository)?.head_manifest(repository.name(), &reference, deadline).await;
-        let announced = match head {
-            Ok(head) => Found::announced(ManifestHead { digest: Some(digest.clone()), ..head }),
-            Err(upstream::Error::HeadRefused(_)) => None,
-            Err(error) => return Err(self.remember_absent(absent, error)),
-        };
-        match announced {
+        let key = (repository.clone(), digest.clone());
+        let head = || self.clone().ask_for_head(repository.clone(), reference.clone());
+        match self.heads.join(key, deadline, head).await? {
             Some(found) => Ok(found),
-            None => Ok(Found::new(
-                self.fetch(repository, &reference, deadline).await?,
-                Source::Upstream,
-            )),
+            None => {
+                let content = self.fetch(repository, &reference, deadline).await?;
+                Ok(Found::new(content, Source::Upstream))
+            }
         }
+    }
+
+    async fn ask_for_head(
+        self: Arc<Self>,
+        repository: Repository,
+        reference: Reference,
+    ) -> Result<Option<Found>, Error> {
+        self.announced(&repository, &reference, self.deadline()).await
+    }
+
+    /// What upstream's HEAD tells. `None`: it is of no use.
+    pub(super) async fn announced(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        deadline: Instant,
+    ) -> Result<Option<Found>, Error> {
+        let mirrored = self.mirrored(repository)?;
+        let head = mirrored.upstream.head_manifest(repository.name(), reference, deadline).await;
+        let announced = match (head, reference) {
+            (Ok(head), Reference::Tag(_)) => Ok(Found::announced(head)),
+            // A store behind the registry, such as S3, does not repeat what was asked for.
+            (Ok(head), Reference::Digest(asked)) => {
+                Ok(Found::announced(ManifestHead { digest: Some(asked.clone()), ..head }))
+            }
+            (Err(upstream::Error::HeadRefused(_)), _) => Ok(None),
+            (Err(error), _) => {
+                Err(self.remember_absent(Absent::manifest(repository, reference), error))
+            }
+        };
+        mirrored.note(&announced);
+        announced
     }
 
     async fn hit_by_digest(

@@ -38,10 +38,11 @@ use crate::{
     store::Store,
     upstream::Upstream,
 };
+use blob::SizeFlights;
 use download::Download;
 use flight::Flights;
 use listing::{ListFlights, Lists};
-use manifest::ManifestFlights;
+use manifest::{HeadFlights, ManifestFlights};
 use missing::Missing;
 use proof::ProofFlights;
 use tag::{Announcements, TagFlights};
@@ -71,6 +72,8 @@ pub struct Mirror {
     announcements: Announcements,
     downloads: Mutex<HashMap<Digest, Arc<Download>>>,
     fetches: ManifestFlights,
+    heads: HeadFlights,
+    blob_heads: SizeFlights,
     tag_checks: TagFlights,
     lists: Lists,
     listings: ListFlights,
@@ -131,6 +134,8 @@ impl Mirror {
             announcements: tag::announcements(),
             downloads: Mutex::default(),
             fetches: Flights::default(),
+            heads: Flights::default(),
+            blob_heads: Flights::default(),
             tag_checks: Flights::default(),
             lists: listing::lists(),
             listings: Flights::default(),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::{Error, Mirror, flight::Flights, manifest::Content, missing::Absent};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The questions under way, each named by what it may find absent.
-pub(super) type ProofFlights = Flights<Absent, Result<(), Error>>;
+pub(super) type ProofFlights = Flights<Absent, ()>;
 
 impl Mirror {
     /// Makes sure that `repository` may see the blob `digest`.
@@ -35,16 +35,13 @@ impl Mirror {
         let mirrored = self.mirrored(repository)?;
         let is_listed = self.store.is_listed(repository, digest);
         let until = if is_listed { self.patience(mirrored).min(deadline) } else { deadline };
-        let proof = self.proofs.join(absent, || {
-            self.clone().prove_blob(repository.clone(), digest.clone(), self.deadline())
-        });
-        let outcome = match timeout_at(until, proof).await {
-            Ok(outcome) => outcome.unwrap_or_else(|| Err(Error::lost())),
-            Err(_) => {
-                mirrored.note_outage();
-                Err(Error::late())
-            }
-        };
+        let proof = || self.clone().prove_blob(repository.clone(), digest.clone(), self.deadline());
+        let outcome = self.proofs.join(absent, until, proof).await;
+        if let Err(error) = &outcome
+            && error.is_outage()
+        {
+            mirrored.note_outage();
+        }
         match outcome {
             Err(Error::NotFound(_) | Error::Denied(_)) => outcome,
             Err(_) if is_listed => Ok(()),
@@ -64,11 +61,9 @@ impl Mirror {
         }
         let absent = Absent::manifest(repository, &Reference::Digest(digest.clone()));
         self.refuse_absent(&absent)?;
-        let proof = self.proofs.join(absent, || {
-            self.clone().prove_manifest(repository.clone(), digest.clone(), self.deadline())
-        });
-        let outcome = timeout_at(deadline, proof).await.map_err(|_| Error::late())?;
-        outcome.unwrap_or_else(|| Err(Error::lost()))
+        let proof =
+            || self.clone().prove_manifest(repository.clone(), digest.clone(), self.deadline());
+        self.proofs.join(absent, deadline, proof).await
     }
 
     /// Asks upstream for what a manifest lists and is on disk already from elsewhere, so that a

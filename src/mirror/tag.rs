@@ -18,13 +18,12 @@ use super::{
 use crate::{
     config::OnDeleted,
     oci::{Digest, Reference, Repository, Tag},
-    upstream,
 };
 
 /// The most tags remembered whose manifest upstream announced but nobody fetched.
 const ANNOUNCEMENTS: u64 = 10_000;
 
-pub(super) type TagFlights = Flights<(Repository, Tag), Result<Checked, Error>>;
+pub(super) type TagFlights = Flights<(Repository, Tag), Checked>;
 pub(super) type Announcements = Cache<(Repository, Tag), Announced>;
 
 /// A HEAD's answer. It is remembered until the manifest is here, so that those who only look do
@@ -177,9 +176,8 @@ impl Mirror {
             return Ok(Checked::Announced(announced));
         }
         let key = (repository.clone(), tag.clone());
-        let check =
-            self.tag_checks.join(key, || self.clone().ask_for_tag(repository.clone(), tag.clone()));
-        check.await.unwrap_or_else(|| Err(Error::lost()))
+        let check = || self.clone().ask_for_tag(repository.clone(), tag.clone());
+        self.tag_checks.join(key, self.deadline(), check).await
     }
 
     fn fresh_announcement(
@@ -216,7 +214,7 @@ impl Mirror {
         }
         let reference = Reference::Tag(tag.clone());
         let deadline = self.deadline();
-        let checked = match self.head_tag(&repository, &reference, deadline).await {
+        let checked = match self.announced(&repository, &reference, deadline).await {
             Ok(Some(found)) => {
                 let announced = Announced { found, at: self.clock.wall() };
                 self.note_announced(&repository, &tag, &announced).await?;
@@ -229,24 +227,6 @@ impl Mirror {
             self.follow_deletion(&repository, &tag, error);
         }
         checked
-    }
-
-    /// What upstream's HEAD tells. `None`: it is of no use.
-    async fn head_tag(
-        &self,
-        repository: &Repository,
-        tag: &Reference,
-        deadline: Instant,
-    ) -> Result<Option<Found>, Error> {
-        let mirrored = self.mirrored(repository)?;
-        let head = mirrored.upstream.head_manifest(repository.name(), tag, deadline).await;
-        let announced = match head {
-            Ok(head) => Ok(Found::announced(head)),
-            Err(upstream::Error::HeadRefused(_)) => Ok(None),
-            Err(error) => Err(self.remember_absent(Absent::manifest(repository, tag), error)),
-        };
-        mirrored.note(&announced);
-        announced
     }
 
     /// The tag's row moves only to a manifest that is here; until then the old one stays the

@@ -7,8 +7,11 @@ use futures_util::future::join_all;
 use larder::oci::Digest;
 
 use crate::support::{
-    FakeRegistry, Fault, Gate, Image, Random, Response, TestMirror, Upstream, client::Body,
-    mirror::blob_url, random_bytes, sha256, wait::until,
+    FakeRegistry, Fault, Gate, Image, Random, Response, TestMirror, Upstream,
+    client::Body,
+    mirror::{blob_url, manifest_path},
+    random_bytes, sha256,
+    wait::until,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -390,5 +393,26 @@ async fn a_small_blob_is_fetched_once() {
         .await;
         let fetched = paths.iter().map(|path| registry.count("GET", path)).sum::<usize>();
         assert_eq!(fetched, 1, "round {round}");
+    }
+}
+
+/// Who only looks shares the look: a fleet that checks what it has is one HEAD upstream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_herd_that_only_looks_is_one_head() {
+    let registry = FakeRegistry::start().await;
+    let image = Image::random(9);
+    registry.put_image("library/x", "latest", &image);
+    registry.on("HEAD", "/v2/library/x/*", Fault::delay(Duration::from_millis(300)));
+    let mirror = TestMirror::of(&registry).await;
+    let digest = image.digest().to_string();
+    for path in [
+        blob_url("library/x", &sha256(&image.config)),
+        manifest_path("library/x", &digest),
+        manifest_path("library/x", "latest"),
+    ] {
+        let answers = join_all((0..20).map(async |_| mirror.head(&path).await)).await;
+        assert!(answers.iter().all(|answer| answer.status == 200), "{path}");
+        assert_eq!(registry.count("HEAD", &path), 1, "{path}");
+        assert_eq!(registry.count("GET", &path), 0, "{path}");
     }
 }
