@@ -25,7 +25,7 @@ const PIECE: u64 = 64 * 1024;
 /// Reads a verified blob.
 pub(super) fn stored(reader: BlobReader, range: Range<u64>) -> BlobStream {
     Box::pin(stream::try_unfold((reader, range), |(reader, mut rest)| async move {
-        let piece = read_piece(&reader, &mut rest).await?;
+        let piece = flushed(read_piece(&reader, &mut rest).await).await?;
         Ok(piece.map(|piece| (piece, (reader, rest))))
     }))
 }
@@ -33,7 +33,7 @@ pub(super) fn stored(reader: BlobReader, range: Range<u64>) -> BlobStream {
 /// Reads a growing file behind its download. `end` is `None` while the size is unknown.
 pub(super) fn following(follower: Follower) -> BlobStream {
     Box::pin(stream::try_unfold(follower, |mut follower| async move {
-        let piece = follower.next().await?;
+        let piece = flushed(follower.next().await).await?;
         Ok(piece.map(|piece| (piece, follower)))
     }))
 }
@@ -41,7 +41,7 @@ pub(super) fn following(follower: Follower) -> BlobStream {
 /// Hands on a body that the store cannot take.
 pub(super) fn passing(passing: Passing) -> BlobStream {
     Box::pin(stream::try_unfold(passing, |mut passing| async move {
-        let piece = passing.next().await?;
+        let piece = flushed(passing.next().await).await?;
         Ok(piece.map(|piece| (piece, passing)))
     }))
 }
@@ -235,6 +235,15 @@ impl Passing {
         piece.truncate(keep_to as usize);
         piece.split_off((keep_from as usize).min(piece.len()))
     }
+}
+
+/// Before a body fails, lets what was sent of it go out, and the head at the least: hyper drops
+/// what it has not flushed, and flushes when it has to wait.
+async fn flushed<T>(piece: io::Result<T>) -> io::Result<T> {
+    if piece.is_err() {
+        tokio::task::yield_now().await;
+    }
+    piece
 }
 
 /// Reads the next piece of `rest` and shortens it. `None` when nothing is left.
