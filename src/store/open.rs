@@ -54,7 +54,7 @@ impl Store {
             names: NameLocks::new(),
             downloads: Downloads::default(),
             manifests_written: AtomicU64::new(0),
-            room: Room::new(cache.min_free, Arc::clone(&metrics)),
+            room: Room::new(cache.clone(), Arc::clone(&metrics)),
             expire_after: cache.expire_after,
             keepers: Mutex::default(),
             directory,

@@ -12,24 +12,21 @@ use rustix::{
 };
 
 use super::{CannotTake, directory::Directory, memory::gauge};
-use crate::{config::Size, metrics::Metrics};
-
-/// What stays free unless the configuration says otherwise: the larger of 5 % and 5 GiB.
-const DEFAULT_MIN_FREE: (Size, u64) = (Size::Percent(5), 5 * 1024 * 1024 * 1024);
+use crate::{config, metrics::Metrics};
 
 /// Reserves room for files, so that `min_free` stays free.
 #[derive(Debug)]
 pub struct Room {
-    min_free: Option<Size>,
+    cache: config::Cache,
     metrics: Arc<Metrics>,
     /// Held from looking how much is free to having taken some of it.
     looking: Mutex<()>,
 }
 
 impl Room {
-    /// Keeps `min_free` free.
-    pub fn new(min_free: Option<Size>, metrics: Arc<Metrics>) -> Room {
-        Room { min_free, metrics, looking: Mutex::default() }
+    /// Keeps `cache.min_free` free.
+    pub fn new(cache: config::Cache, metrics: Arc<Metrics>) -> Room {
+        Room { cache, metrics, looking: Mutex::default() }
     }
 
     /// Reserves `length` bytes of `file` from `offset`, without changing its size. Blocking.
@@ -37,7 +34,8 @@ impl Room {
         let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let disk = fstatvfs(file).map_err(|error| self.failed(error.into()))?;
         let free = self.show(&disk);
-        let min_free = self.min_free(&disk);
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        let min_free = self.cache.min_free_bytes(total);
         if free.saturating_sub(length) < min_free {
             return Err(CannotTake::NoRoom(format!(
                 "{length} bytes are asked for, {free} are free and min_free is {min_free}"
@@ -83,14 +81,6 @@ impl Room {
         self.metrics.store_free_bytes.set(gauge(free));
         free
     }
-
-    fn min_free(&self, disk: &StatVfs) -> u64 {
-        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-        match self.min_free {
-            Some(size) => bytes_of(size, total),
-            None => bytes_of(DEFAULT_MIN_FREE.0, total).max(DEFAULT_MIN_FREE.1),
-        }
-    }
 }
 
 /// Whether the disk, or a quota on it, is full.
@@ -108,12 +98,5 @@ fn allocate(file: &File, offset: u64, length: u64) -> Result<(), Errno> {
             Err(Errno::INTR) => {}
             allocated => return allocated,
         }
-    }
-}
-
-fn bytes_of(size: Size, total: u64) -> u64 {
-    match size {
-        Size::Bytes(bytes) => bytes,
-        Size::Percent(percent) => (total / 100).saturating_mul(u64::from(percent)),
     }
 }
