@@ -197,11 +197,6 @@ impl Store {
         blocking(move || store.read_manifest(&digest)).await?
     }
 
-    /// What a manifest lists, in order and from memory. `None`: it is not known to be a manifest.
-    pub fn children(&self, digest: &Digest) -> Option<Vec<Digest>> {
-        self.0.memory.with(|table| table.children(digest))
-    }
-
     /// Whether a blob is the config of an image, and no layer. From memory.
     pub fn is_config(&self, digest: &Digest) -> bool {
         self.0.memory.with(|table| table.is_config(digest))

@@ -65,15 +65,6 @@ impl Table {
         Some(Arc::clone(&manifest.media_type))
     }
 
-    /// What a manifest lists, in order. `None`: it is no manifest, or its file was not read yet.
-    pub fn children(&self, digest: &Digest) -> Option<Vec<Digest>> {
-        let manifest = self.slots.of(digest)?.manifest.as_ref()?;
-        if manifest.kind == Kind::Unread {
-            return None;
-        }
-        Some(self.digests(&manifest.children))
-    }
-
     /// How many indexes stand above a digest, in the longest chain of known ones. Counts no
     /// further than one more than is allowed.
     pub fn nesting_above(&self, digest: &Digest) -> u32 {

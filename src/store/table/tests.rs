@@ -5,6 +5,17 @@ use std::time::SystemTime;
 use super::*;
 use crate::oci::{Algorithm, Tag};
 
+impl Table {
+    /// What a manifest lists, in order. `None`: it is no manifest, or its file was not read yet.
+    pub fn children(&self, digest: &Digest) -> Option<Vec<Digest>> {
+        let manifest = self.slots.of(digest)?.manifest.as_ref()?;
+        if manifest.kind == Kind::Unread {
+            return None;
+        }
+        Some(self.digests(&manifest.children))
+    }
+}
+
 fn digest(name: &str) -> Digest {
     Digest::of(Algorithm::Sha256, name.as_bytes())
 }

@@ -202,8 +202,8 @@ async fn without_any_index_files_are_found_in_the_background() {
     test = test.crash();
     eventually("all found", || test.metrics.store_blobs.get() == 3);
     eventually("manifests read", || {
-        test.store.children(&content.index) == Some(vec![content.image.clone()])
-            && test.store.children(&content.image).is_some()
+        test.children(&content.index) == Some(vec![content.image.clone()])
+            && test.children(&content.image).is_some()
     });
     assert_eq!(test.store.nesting_above(&content.layer), 0);
     assert_eq!(test.store.nesting_above(&content.image), 1);

@@ -67,6 +67,10 @@ impl TestStore {
         self.directory.path().join(name)
     }
 
+    fn children(&self, digest: &Digest) -> Option<Vec<Digest>> {
+        self.store.0.memory.with(|table| table.children(digest))
+    }
+
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.path("blobs").join("sha256").join(digest.encoded())
     }

@@ -54,7 +54,7 @@ async fn manifests_tags_and_proofs_survive_a_restart() {
         assert!(store.is_listed(&busybox, &config));
         assert!(!store.is_listed(&other, &config));
         assert!(!store.is_listed(&busybox, &image), "an index lists no blobs");
-        assert_eq!(store.children(&image), Some(vec![config.clone(), layer.clone()]));
+        assert_eq!(test.children(&image), Some(vec![config.clone(), layer.clone()]));
         assert_eq!(store.nesting_above(&image), 1);
         let (manifest, bytes) = store.manifest(&index).await.unwrap().unwrap();
         assert_eq!(sha256(&bytes), index);
@@ -142,7 +142,7 @@ async fn a_blob_that_is_a_manifest_is_one_when_asked_for() {
     let layer = test.put(b"layer").await;
     let json = format!(r#" {{"schemaVersion":2,"config":{0},"layers":[{0}]}}"#, descriptor(&layer));
     let digest = test.put(json.as_bytes()).await;
-    assert_eq!(test.store.children(&digest), None);
+    assert_eq!(test.children(&digest), None);
     assert!(test.store.manifest(&digest).await.unwrap().is_some());
-    assert_eq!(test.store.children(&digest).unwrap().len(), 2);
+    assert_eq!(test.children(&digest).unwrap().len(), 2);
 }
