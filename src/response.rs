@@ -118,6 +118,7 @@ pub fn route_error(error: &RouteError) -> Response<Body> {
     use crate::oci::InvalidName;
     let (status, code) = match error {
         RouteError::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+        RouteError::Length => (StatusCode::URI_TOO_LONG, "UNSUPPORTED"),
         RouteError::Endpoint => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
         RouteError::Registry(_) | RouteError::NoDefault => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
         RouteError::PageSize => (StatusCode::BAD_REQUEST, "PAGINATION_NUMBER_INVALID"),

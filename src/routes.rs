@@ -17,6 +17,9 @@ use crate::{
     oci::{Digest, InvalidName, Name, Reference, Registry, Repository},
 };
 
+/// The longest path with its query, in bytes: that of a valid request has its names and a little more.
+const MAX_TARGET: usize = 8 * 1024;
+
 /// The ways in: which names stand for which registry.
 #[derive(Debug)]
 pub struct Routes {
@@ -83,6 +86,9 @@ pub enum RouteError {
     /// Neither GET nor HEAD.
     #[error("this mirror is read-only: {0} is not supported")]
     Method(Method),
+    /// Longer than any valid path.
+    #[error("the path is longer than {MAX_TARGET} bytes")]
+    Length,
     /// No endpoint of the API.
     #[error("this mirror has no such endpoint")]
     Endpoint,
@@ -121,6 +127,9 @@ impl Routes {
             Method::HEAD => Verb::Head,
             _ => return Err(RouteError::Method(method.clone())),
         };
+        if uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+            return Err(RouteError::Length);
+        }
         let path =
             percent_decode_str(uri.path()).decode_utf8().map_err(|_| RouteError::Endpoint)?;
         let namespace = self.namespace(uri.query().unwrap_or_default())?;
