@@ -34,7 +34,8 @@ pub(crate) fn to_service_manager(state: sd_notify::NotifyState<'_>) {
 }
 
 fn listeners(config: &Config, larder: &Larder) -> Vec<String> {
-    let tcp = larder.registry_addresses().iter().map(|address| format!("http://{address}"));
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let tcp = larder.registry_addresses().iter().map(|address| format!("{scheme}://{address}"));
     let unix = config
         .listen
         .iter()

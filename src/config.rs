@@ -6,6 +6,7 @@
 mod reader;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod upstreams;
 mod value;
 mod written;
@@ -27,6 +28,7 @@ use reader::{Reader, Section};
 use written::{Document, Origin};
 
 pub use reader::Sources;
+pub use tls::Tls;
 
 /// Where the registry API is served unless configured.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
@@ -61,6 +63,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How long running responses and downloads may go on after a stop was asked for.
     pub drain_timeout: Duration,
+    /// What is spoken on the TCP addresses of `listen`. `None`: HTTP in the clear.
+    pub tls: Option<Tls>,
     /// Who may ask.
     pub access: Access,
     /// The admin listener.
@@ -252,6 +256,7 @@ impl Config {
             listen,
             data_dir,
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+            tls: Tls::read(reader.section("tls")),
             admin: Admin::read(reader.section("admin")),
             log: Log::read(reader.section("log")),
             cache: Cache::read(reader.section("cache")),

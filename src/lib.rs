@@ -85,7 +85,7 @@ use crate::{
     metrics::Metrics,
     mirror::{Mirror, Mirrored},
     routes::Routes,
-    server::{BindError, Listener, Server},
+    server::{BindError, Listener, Server, Tls, TlsError},
     store::Store,
     upstream::Upstream,
 };
@@ -117,6 +117,15 @@ pub enum StartError {
         /// What is wrong with the address.
         #[source]
         cause: BindError,
+    },
+    /// The certificate or its key cannot be used. `place` says where the file was named.
+    #[error("{place}: {cause}")]
+    Tls {
+        /// File and line or variable, and the key.
+        place: String,
+        /// What is wrong with the file.
+        #[source]
+        cause: TlsError,
     },
     /// The data directory cannot be used.
     #[error(transparent)]
@@ -169,6 +178,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
     let metrics = Arc::new(Metrics::new());
     let draining = CancellationToken::new();
 
+    let tls = load_tls(&config)?;
     let listeners = bind_registry(&config).await?;
     let admin_listener = bind(&config, "admin.listen", &Listen::Tcp(config.admin.listen)).await?;
     let registry_addresses: Vec<_> = listeners.iter().filter_map(Listener::address).collect();
@@ -182,7 +192,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
     let mirror = Arc::new(Mirror::new(store.clone(), upstreams, cache, clock, metrics.clone()));
     let sweeps = tokio::spawn(sweep_regularly(mirror.clone(), config.cache.sweep_interval));
 
-    let registry = serve_registry(&config, listeners, mirror.clone(), metrics.clone());
+    let registry = serve_registry(&config, listeners, tls, mirror.clone(), metrics.clone());
     let admin = serve_admin(admin_listener, metrics, draining.clone());
     Ok(Larder {
         registry_addresses,
@@ -245,6 +255,17 @@ impl Signals {
     }
 }
 
+/// The certificate and its key, if there is one.
+fn load_tls(config: &Config) -> Result<Option<Tls>, StartError> {
+    let load = |tls| {
+        Tls::load(tls).map_err(|cause| {
+            let place = config.written_at.place(cause.key);
+            StartError::Tls { place, cause }
+        })
+    };
+    config.tls.as_ref().map(load).transpose()
+}
+
 async fn bind_registry(config: &Config) -> Result<Vec<Listener>, StartError> {
     let mut listeners = Vec::new();
     for listen in &config.listen {
@@ -275,13 +296,14 @@ fn set_up_upstreams(
 fn serve_registry(
     config: &Config,
     listeners: Vec<Listener>,
+    tls: Option<Tls>,
     mirror: Arc<Mirror>,
     metrics: Arc<Metrics>,
 ) -> Server {
     let routes = Routes::new(&config.upstreams);
     let access = Access::new(&config.access);
     let handler = Arc::new(Handler::new(mirror, routes, access, metrics));
-    let server = Server::new();
+    let server = Server::new().with_tls(tls);
     for listener in listeners {
         let handler = handler.clone();
         server.serve(listener, move |peer: Peer, request: Request<Incoming>| {

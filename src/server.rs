@@ -1,31 +1,30 @@
-//! HTTP/1.1 listeners: bind, accept, serve, drain. Generic over the handler, and knows nothing of
-//! registries.
+//! HTTP listeners: bind, accept, serve, drain. HTTP/1.1 and HTTP/2, in the clear and over TLS.
+//! Generic over the handler, and knows nothing of registries.
 
+mod connection;
 mod listener;
+mod opening;
+mod running;
+mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 
-use std::{convert::Infallible, error::Error, pin::pin, time::Duration};
+use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::Incoming;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::Instant;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 pub use listener::{BindError, Listener};
+pub use tls::{Tls, TlsError};
 
 use crate::access::Peer;
-use listener::Stream;
-
-/// Longest a client may take to send a request's head, and an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Most bytes buffered of a request's head; a longer one is answered 431 by hyper.
-const HEAD_BYTES: usize = 64 * 1024;
+use connection::Terms;
 
 /// Pause after a failed accept. Out of file descriptors, say, trying at once would only burn CPU.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -36,8 +35,7 @@ const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(10);
 /// A running server: any number of listeners with one handler each, and their connections.
 #[derive(Debug, Default)]
 pub struct Server {
-    tasks: TaskTracker,
-    signals: Signals,
+    terms: Terms,
 }
 
 /// What connections are told. `stop`: finish the running response; `cut`: end now.
@@ -48,29 +46,38 @@ struct Signals {
 }
 
 impl Server {
-    /// A server without listeners.
+    /// A server without listeners, in the clear.
     pub fn new() -> Server {
         Server::default()
     }
 
+    /// Speaks TLS on the TCP listeners that are served from now on. Unix sockets stay as they are.
+    pub fn with_tls(mut self, tls: Option<Tls>) -> Server {
+        self.terms.tls = tls;
+        self
+    }
+
     /// Accepts connections in the background and answers their requests with `handler`.
     ///
-    /// A handler whose client hangs up is dropped.
+    /// Whatever the version of HTTP, a request's URI is its path and query, and the host that the
+    /// client asked for is in `Host`. A handler whose client hangs up is dropped. A body that fails
+    /// cuts the connection, or over HTTP/2 the stream.
     pub fn serve<F, Fut, B>(&self, listener: Listener, handler: F)
     where
         F: Fn(Peer, Request<Incoming>) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Response<B>> + Send + 'static,
-        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
     {
-        let tasks = self.tasks.clone();
-        let signals = self.signals.clone();
-        self.tasks.spawn(async move {
+        let terms = self.terms.clone();
+        self.terms.tasks.spawn(async move {
             let mut failures = AcceptFailures::default();
-            while let Some(accepted) = signals.stop.run_until_cancelled(listener.accept()).await {
+            let stop = terms.signals.stop.clone();
+            while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
                 match accepted {
                     Ok((stream, peer)) => {
-                        let handler = handler.clone();
-                        tasks.spawn(serve_connection(stream, peer, handler, signals.clone()));
+                        let serving =
+                            connection::serve(stream, peer, handler.clone(), terms.clone());
+                        terms.tasks.spawn(serving);
                     }
                     Err(error) => failures.note_and_pause(&error, &listener).await,
                 }
@@ -80,13 +87,14 @@ impl Server {
 
     /// Closes the listeners, lets running responses finish for `patience`, then cuts the rest.
     pub async fn stop(self, patience: Duration) {
-        self.signals.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(patience, self.tasks.wait()).await.is_err() {
-            let connections = self.tasks.len();
-            tracing::warn!(connections, "cutting connections that did not end in time");
-            self.signals.cut.cancel();
-            self.tasks.wait().await;
+        let Terms { tasks, signals, .. } = self.terms;
+        signals.stop.cancel();
+        tasks.close();
+        if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
+            let left = tasks.len();
+            tracing::warn!(left, "cutting connections that did not end in time");
+            signals.cut.cancel();
+            tasks.wait().await;
         }
     }
 }
@@ -98,34 +106,6 @@ pub fn raise_open_file_limit() {
     let raised = Rlimit { current: maximum, maximum };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, ?current, ?maximum, "cannot raise the limit of open files");
-    }
-}
-
-/// Serves requests on one connection until either side ends it.
-async fn serve_connection<F, Fut, B>(stream: Stream, peer: Peer, handler: F, signals: Signals)
-where
-    F: Fn(Peer, Request<Incoming>) -> Fut + Send,
-    Fut: Future<Output = Response<B>> + Send,
-    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
-{
-    let service = service_fn(move |request| {
-        let response = handler(peer, request);
-        async { Ok::<_, Infallible>(response.await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-
-    let mut ended = signals.stop.run_until_cancelled(connection.as_mut()).await;
-    if ended.is_none() {
-        connection.as_mut().graceful_shutdown();
-        ended = signals.cut.run_until_cancelled(connection).await;
-    }
-    if let Some(Err(error)) = ended {
-        tracing::debug!(%peer, %error, "connection ended early");
     }
 }
 

@@ -19,6 +19,9 @@ pub(super) fn check(arguments: &Arguments) -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
+    if let Err(error) = crate::load_tls(&config) {
+        return refuse(&error);
+    }
     let mut output = io::stdout().lock();
     let written = config
         .warnings

@@ -25,6 +25,8 @@ impl Setting {
             ("backup-password", "s3cret\n"),
             ("empty", "\n"),
             ("corp.pem", "-----BEGIN CERTIFICATE-----\n"),
+            ("cert.pem", "-----BEGIN CERTIFICATE-----\n"),
+            ("key.pem", "-----BEGIN PRIVATE KEY-----\n"),
         ] {
             fs::write(directory.path().join(name), content).unwrap();
         }
@@ -143,6 +145,16 @@ fn paths_in_the_file_are_relative_to_it() {
     let config = setting.load();
     assert_eq!(config.data_dir, setting.directory.path().join("data"));
     assert_eq!(config.listen, [Listen::Unix(setting.directory.path().join("l.sock"))]);
+}
+
+#[test]
+fn tls_is_spoken_when_there_is_a_certificate_with_its_key() {
+    assert!(load("").tls.is_none());
+    assert!(load("[tls]").tls.is_none());
+    let setting = Setting::new("[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"");
+    let tls = setting.load().tls.unwrap();
+    assert_eq!(tls.cert, setting.directory.path().join("cert.pem"));
+    assert_eq!(tls.key, setting.directory.path().join("key.pem"));
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Listener {
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Socket::Tcp(_, address) => write!(f, "http://{address}"),
+            Socket::Tcp(_, address) => fmt::Display::fmt(address, f),
             Socket::Unix(_, path) => write!(f, "unix:{}", path.display()),
         }
     }

@@ -1,5 +1,7 @@
 //! The server on real sockets.
 
+mod http2;
+
 use std::{
     net::SocketAddr,
     os::unix::net::UnixListener,
@@ -175,7 +177,10 @@ async fn a_head_that_is_too_long_is_refused_and_the_server_goes_on() {
     let (listener, address) = listener(ANY_PORT).await;
     let server = Server::new();
     server.serve(listener, hello);
-    let head = format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(2 * HEAD_BYTES));
+    let head = format!(
+        "GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n",
+        "y".repeat(2 * connection::HEAD_BYTES as usize)
+    );
     let stream = TcpStream::connect(address).await.unwrap();
     let answer = exchange(stream, head.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::net::UnixStream,
     path::Path,
 };
@@ -14,6 +14,7 @@ use crate::support::{
     Client, FakeRegistry, Image, TestMirror, Upstream, address,
     binary::{Daemon, Ended, run},
     mirror::CONFIG,
+    tls::TestCa,
 };
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml");
@@ -31,8 +32,11 @@ fn example_in_full(directory: &Path) -> String {
     for name in ["password", "backup-password"] {
         fs::write(directory.join(name), "secret\n").unwrap();
     }
-    let ca = crate::support::tls::TestCa::new().pem();
-    fs::write(directory.join("corp.pem"), ca).unwrap();
+    let ca = TestCa::new();
+    let (certificate, key) = ca.certificate(Ipv4Addr::LOCALHOST.into());
+    for (name, pem) in [("corp.pem", ca.pem()), ("cert.pem", certificate), ("key.pem", key)] {
+        fs::write(directory.join(name), pem).unwrap();
+    }
     let example = fs::read_to_string(EXAMPLE).unwrap();
     let mut lines: Vec<&str> = Vec::new();
     let mut in_header = true;

@@ -24,7 +24,8 @@ fn the_example_as_it_stands_changes_nothing() {
 
 #[test]
 fn the_example_shows_the_defaults() {
-    let (settings, _) = uncommented_example(&Setting::new(""));
+    let files = Setting::new("");
+    let (settings, _) = uncommented_example(&files);
     let load = |text: &str| {
         let setting =
             Setting::new(text).with_variable("HOME", "/root").with_flag("listen", "0.0.0.0:5000");
@@ -36,6 +37,8 @@ fn the_example_shows_the_defaults() {
     // The default's floor is in the comment above the key.
     assert_eq!(shown.cache.min_free, Some(Size::Percent(5)));
     shown.cache.min_free = None;
+    // The default is to have none, which no value shows.
+    assert!(shown.tls.take().is_some());
     assert_eq!(format!("{shown:?}"), format!("{defaults:?}"));
 
     let listen = settings.lines().find(|line| line.starts_with("listen")).unwrap();

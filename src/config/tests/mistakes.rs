@@ -70,6 +70,12 @@ const MISTAKES: &[(&str, &str)] = &[
         "[log]\nlevel = {}",
         r#"larder.toml:2: log.level: this table is none of "error", "warn", "info", "debug", "trace""#,
     ),
+    ("[tls]\ncert = \"cert.pem\"", "larder.toml:2: tls.cert: has no key; add key"),
+    ("[tls]\nkey = \"key.pem\"", "larder.toml:2: tls.key: has no certificate; add cert"),
+    (
+        "[tls]\ncert = \"absent.pem\"\nkey = \"key.pem\"",
+        "larder.toml:2: tls.cert: cannot read absent.pem: No such file or directory (os error 2); name a file that this user may read",
+    ),
     // Keys
     (
         "[cache]\nexpires_after = \"90d\"",

@@ -1,12 +1,19 @@
 //! A certificate authority of the tests' own.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer};
-use tokio_rustls::TlsAcceptor;
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
-/// Signs the certificates of fake registries; clients that are given its PEM trust them.
+/// Signs the certificates of servers under test; clients that are given its PEM trust them.
 pub struct TestCa(CertifiedIssuer<'static, KeyPair>);
 
 impl TestCa {
@@ -22,11 +29,15 @@ impl TestCa {
         self.0.pem()
     }
 
+    /// A certificate for this address and its key, in PEM.
+    pub fn certificate(&self, address: IpAddr) -> (String, String) {
+        let (certificate, key) = self.issue(address);
+        (certificate.pem(), key.serialize_pem())
+    }
+
     /// TLS for a server at `address`, offering HTTP/2 and HTTP/1.1.
     pub fn acceptor(&self, address: IpAddr) -> TlsAcceptor {
-        let key = KeyPair::generate().unwrap();
-        let names = vec![address.to_string()];
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
+        let (certificate, key) = self.issue(address);
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -39,5 +50,34 @@ impl TestCa {
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// Connects to a server that this authority vouches for, asking for these protocols.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    pub async fn connect(
+        &self,
+        server: SocketAddr,
+        protocols: &[&str],
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.0.der().clone()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let stream = TcpStream::connect(server).await?;
+        TlsConnector::from(Arc::new(config)).connect(server.ip().into(), stream).await
+    }
+
+    fn issue(&self, address: IpAddr) -> (Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let names = vec![address.to_string()];
+        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
+        (certificate, key)
     }
 }

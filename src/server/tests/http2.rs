@@ -1,0 +1,127 @@
+//! HTTP/2 on real sockets.
+
+use h2::{Reason, client::SendRequest};
+use tokio::task::JoinHandle;
+
+use super::*;
+
+/// A client, and how its connection ends.
+async fn connect(address: SocketAddr) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    (client, tokio::spawn(connection))
+}
+
+fn get(uri: &str) -> Request<()> {
+    Request::get(uri).body(()).unwrap()
+}
+
+/// The status and body of the answer to a GET.
+async fn ask(client: &mut SendRequest<Bytes>, uri: &str) -> Result<(u16, Bytes), h2::Error> {
+    let (response, _) = client.send_request(get(uri), true)?;
+    let (head, mut body) = response.await?.into_parts();
+    let mut bytes = Vec::new();
+    while let Some(data) = body.data().await {
+        bytes.extend_from_slice(&data?);
+    }
+    Ok((head.status.as_u16(), bytes.into()))
+}
+
+/// What of a request the handler sees.
+async fn mirrored(_peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let hosts: Vec<_> = request.headers().get_all("host").iter().collect();
+    Response::new(Full::new(Bytes::from(format!("{} {hosts:?}", request.uri()))))
+}
+
+#[tokio::test]
+async fn the_handler_sees_the_host_in_one_place() {
+    let (listener, address) = listener(ANY_PORT).await;
+    let server = Server::new();
+    server.serve(listener, mirrored);
+    let expected = r#"/v2/?n=1 ["mirror:5000"]"#;
+
+    let (mut client, _) = connect(address).await;
+    let (_, seen) = ask(&mut client, "http://mirror:5000/v2/?n=1").await.unwrap();
+    assert_eq!(seen, expected);
+    for target in
+        ["/v2/?n=1 HTTP/1.1\r\nhost: mirror:5000", "http://mirror:5000/v2/?n=1 HTTP/1.1\r\nhost: a"]
+    {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {target}\r\nconnection: close\r\n\r\n");
+        let answer = exchange(stream, request.as_bytes()).await;
+        assert!(answer.ends_with(expected), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_whose_stream_is_reset_is_dropped_and_the_connection_goes_on() {
+    let (_server, address, waiting) = waiting_server().await;
+    let (mut client, _) = connect(address).await;
+    let (response, mut stream) = client.send_request(get("http://a/"), true).unwrap();
+    waiting.began.notified().await;
+    stream.send_reset(Reason::CANCEL);
+    drop(response);
+    let dropped = tokio::time::timeout(Duration::from_secs(30), waiting.dropped.notified());
+    assert!(dropped.await.is_ok());
+
+    let (response, _) = client.send_request(get("http://a/"), true).unwrap();
+    waiting.began.notified().await;
+    waiting.let_go.notify_one();
+    assert_eq!(response.await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_drain_closes_idle_connections_and_waits_for_streams() {
+    let (server, address, waiting) = waiting_server().await;
+    let (_idle, idle_ended) = connect(address).await;
+    let (mut client, _) = connect(address).await;
+    let answer = tokio::spawn(async move { ask(&mut client, "http://a/").await });
+    waiting.began.notified().await;
+
+    let stopped = tokio::spawn(server.stop(Duration::from_secs(60)));
+    idle_ended.await.unwrap().unwrap();
+    assert!(!stopped.is_finished());
+    waiting.let_go.notify_one();
+    assert_eq!(answer.await.unwrap().unwrap(), (200, Bytes::from_static(b"at last")));
+    stopped.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_drain_cuts_streams_that_do_not_end() {
+    let (server, address, waiting) = waiting_server().await;
+    let (mut client, _) = connect(address).await;
+    let answer = tokio::spawn(async move { ask(&mut client, "http://a/").await });
+    waiting.began.notified().await;
+    server.stop(Duration::from_millis(100)).await;
+    // The handler has gone with its connection, not some time after the stop.
+    let dropped = tokio::time::timeout(Duration::ZERO, waiting.dropped.notified());
+    assert!(dropped.await.is_ok());
+    assert!(answer.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_ends_only_its_stream() {
+    let (listener, address) = listener(ANY_PORT).await;
+    let server = Server::new();
+    server.serve(listener, |peer, request: Request<Incoming>| async move {
+        assert!(request.uri() != "/panic", "a handler's mistake");
+        hello(peer, request).await
+    });
+    let (mut client, _) = connect(address).await;
+    assert!(ask(&mut client, "http://a/panic").await.is_err());
+    assert_eq!(ask(&mut client, "http://a/").await.unwrap().0, 200);
+    server.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_client_may_run_only_so_many_requests_at_once() {
+    let (_server, address, _waiting) = waiting_server().await;
+    let (mut client, _) = connect(address).await;
+    let _first = client.send_request(get("http://a/"), true).unwrap();
+    let limit = async {
+        while client.current_max_send_streams() > connection::MAX_STREAMS as usize {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), limit).await.unwrap();
+}
