@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     ops::Deref,
     path::{Path, PathBuf},
     time::Duration,
@@ -19,6 +20,7 @@ use toml::{Table, Value};
 
 use super::{
     Client, FakeRegistry, Image,
+    tls::TestCa,
     wait::{until, within_limit},
 };
 
@@ -187,6 +189,14 @@ impl Builder {
     pub fn set(mut self, key: &str, value: impl Into<Value>) -> Builder {
         self.put(key, value);
         self
+    }
+
+    /// Speaks TLS, as 127.0.0.1 and with a certificate of `ca`.
+    pub fn tls(self, ca: &TestCa) -> Builder {
+        let (certificate, key) = ca.certificate(Ipv4Addr::LOCALHOST.into());
+        fs::write(self.directory.path().join("cert.pem"), certificate).unwrap();
+        fs::write(self.directory.path().join("key.pem"), key).unwrap();
+        self.set("tls.cert", "cert.pem").set("tls.key", "key.pem")
     }
 
     /// Starts with the time of day so much later than it is.
