@@ -104,7 +104,8 @@ where
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES as usize)
         .serve_connection(TokioIo::new(stream), service);
-    // The timeout of the next head ends an idle connection.
+    // "100 Continue" is sent when a handler reads the body, and none does: `Expect` gets the final
+    // answer at once. The timeout of the next head ends an idle connection.
     drive(connection, future::pending(), signals).await
 }
 

@@ -15,7 +15,7 @@ use crate::support::{
     mirror::{CONFIG, blob_url, manifest_path},
     sha256,
     tls::TestCa,
-    wait::within_limit,
+    wait::{until, within_limit},
 };
 
 const GET: &str = "GET /v2/ HTTP/1.1\r\nhost: m\r\nconnection: close\r\n\r\n";
@@ -88,7 +88,7 @@ async fn only_the_tcp_addresses_of_the_registry_speak_tls() {
     let mirror = TestMirror::builder().upstream(Upstream::docker_io(&registry)).tls(&ca);
     let daemon = Daemon::start(mirror).await;
     let expected = format!("listens on https://{};", daemon.client().address());
-    assert!(daemon.log().contains(&expected), "{}", daemon.log());
+    until("the line with the addresses", async || daemon.log().contains(&expected)).await;
     assert!(daemon.log().contains("health on http://"), "{}", daemon.log());
 }
 

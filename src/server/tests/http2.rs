@@ -86,17 +86,73 @@ async fn a_drain_closes_idle_connections_and_waits_for_streams() {
     stopped.await.unwrap();
 }
 
-#[tokio::test]
-async fn a_drain_cuts_streams_that_do_not_end() {
-    let (server, address, waiting) = waiting_server().await;
+/// Takes its time when it is dropped.
+struct SlowToLeave(Arc<AtomicUsize>);
+
+impl Drop for SlowToLeave {
+    fn drop(&mut self) {
+        std::thread::sleep(Duration::from_millis(100));
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_cuts_streams_that_do_not_end_and_outlives_their_handlers() {
+    let (listener, address) = listener(ANY_PORT).await;
+    let server = Server::new();
+    let left = Arc::new(AtomicUsize::new(0));
+    let (asked, counter) = (Arc::new(Notify::new()), left.clone());
+    let handler_asked = asked.clone();
+    server.serve(listener, move |peer, request| {
+        let slow = SlowToLeave(counter.clone());
+        handler_asked.notify_one();
+        async move {
+            std::future::pending::<()>().await;
+            drop(slow);
+            hello(peer, request).await
+        }
+    });
     let (mut client, _) = connect(address).await;
     let answer = tokio::spawn(async move { ask(&mut client, "http://a/").await });
-    waiting.began.notified().await;
+    asked.notified().await;
     server.stop(Duration::from_millis(100)).await;
-    // The handler has gone with its connection, not some time after the stop.
-    let dropped = tokio::time::timeout(Duration::ZERO, waiting.dropped.notified());
-    assert!(dropped.await.is_ok());
+    assert_eq!(left.load(Ordering::SeqCst), 1);
     assert!(answer.await.unwrap().is_err());
+}
+
+/// A frame (RFC 9113, section 4.1) of the first few kinds and streams.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+#[tokio::test]
+async fn a_flood_of_requests_that_are_taken_back_ends_the_connection() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    const GO_AWAY: u8 = 7;
+    let (listener, address) = listener(ANY_PORT).await;
+    let server = Server::new();
+    server.serve(listener, hello);
+    let mut flood = [PREFACE, &frame(4, 0, 0, b"")].concat();
+    for stream in (1..=255).step_by(2) {
+        // `GET http://a/`, in one frame, and CANCEL.
+        flood.extend(frame(1, 0b101, stream, &[0x82, 0x86, 0x84, 0x41, 1, b'a']));
+        flood.extend(frame(3, 0, stream, &[0, 0, 0, 8]));
+    }
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(&flood).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; head[2].into()];
+        stream.read_exact(&mut payload).await.unwrap();
+        if head[3] == GO_AWAY {
+            let reason = Reason::from(u32::from(payload[7]));
+            assert_eq!(reason, Reason::ENHANCE_YOUR_CALM);
+            break;
+        }
+    }
+    assert!(super::get(address).await.starts_with("HTTP/1.1 200 "));
 }
 
 #[tokio::test]
