@@ -2,6 +2,7 @@
 //! Generic over the handler, and knows nothing of registries.
 
 mod connection;
+mod head;
 mod listener;
 mod opening;
 mod running;
@@ -92,7 +93,7 @@ impl Server {
         tasks.close();
         if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
             let left = tasks.len();
-            tracing::warn!(left, "cutting connections that did not end in time");
+            tracing::warn!(left, "cutting what did not end in time");
             signals.cut.cancel();
             tasks.wait().await;
         }

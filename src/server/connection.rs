@@ -3,7 +3,7 @@
 use std::{convert::Infallible, error::Error, future, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::{
     body::Incoming,
@@ -18,7 +18,7 @@ use hyper_util::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Signals, Tls,
+    Signals, Tls, head,
     listener::Stream,
     opening::{self, Opened, Protocol},
     running::Running,
@@ -122,10 +122,15 @@ where
 {
     let running = Running::none();
     let idle = running.idle_for(HEAD_TIMEOUT);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let one = running.begin();
+        let is_head = request.method() == Method::HEAD;
         let response = handler(peer, target::in_origin_form(request));
-        async { Ok::<_, Infallible>(response.await.map(|body| one.until_end_of(body))) }
+        async move {
+            let response = response.await;
+            let response = if is_head { head::without_body(response) } else { response.map(Some) };
+            Ok::<_, Infallible>(response.map(|body| one.until_end_of(body)))
+        }
     });
     let connection = http2::Builder::new(Tasks(terms.tasks.clone()))
         .timer(TokioTimer::new())
@@ -149,6 +154,7 @@ async fn drive<C: GracefulConnection<Error = hyper::Error>>(
 ) -> hyper::Result<()> {
     let mut connection = pin!(connection);
     tokio::select! {
+        biased;
         ended = connection.as_mut() => return ended,
         () = signals.stop.cancelled() => {}
         () = idle => {}

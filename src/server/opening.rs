@@ -119,16 +119,10 @@ mod tests {
 
     use super::*;
 
-    /// What is recognised in pieces that arrive one by one, and what is read afterwards.
-    async fn recognised(pieces: &[&[u8]]) -> (Protocol, Vec<u8>) {
-        // One byte of room lets the writer go on only when the piece before was read.
-        let (mut client, server) = tokio::io::duplex(1);
-        let pieces: Vec<Vec<u8>> = pieces.iter().map(|piece| piece.to_vec()).collect();
-        tokio::spawn(async move {
-            for piece in pieces {
-                client.write_all(&piece).await.unwrap();
-            }
-        });
+    /// What is recognised of these bytes when so many arrive at once, and what is read afterwards.
+    async fn recognised(bytes: &'static [u8], at_once: usize) -> (Protocol, Vec<u8>) {
+        let (mut client, server) = tokio::io::duplex(at_once);
+        tokio::spawn(async move { client.write_all(bytes).await.unwrap() });
         let (mut stream, protocol) = recognise(server).await.unwrap();
         let mut all = Vec::new();
         stream.read_to_end(&mut all).await.unwrap();
@@ -137,19 +131,20 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_bytes_tell_the_protocol_and_are_not_lost() {
-        let settings = [PREFACE, &[0; 2000]].concat();
-        let table: [(&[&[u8]], Protocol); 6] = [
-            (&[b"GET / HTTP/1.1\r\n\r\n"], Protocol::Http1),
-            (&[b"P", b"ATCH / HTTP/1.1\r\n\r\n"], Protocol::Http1),
-            (&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n", b"GET"], Protocol::Http1),
-            (&[b"PRI"], Protocol::Http1),
-            (&[], Protocol::Http1),
-            (&[&settings], Protocol::Http2),
+        let table: [(&[u8], Protocol); 6] = [
+            (b"GET / HTTP/1.1\r\n\r\n", Protocol::Http1),
+            (b"PATCH / HTTP/1.1\r\n\r\n", Protocol::Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\nGET", Protocol::Http1),
+            (b"PRI", Protocol::Http1),
+            (b"", Protocol::Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", Protocol::Http2),
         ];
-        for (pieces, expected) in table {
-            let (protocol, all) = recognised(pieces).await;
-            assert_eq!(protocol, expected, "{pieces:?}");
-            assert_eq!(all, pieces.concat(), "{pieces:?}");
+        for (bytes, expected) in table {
+            for at_once in [1, 7, 4096] {
+                let (protocol, all) = recognised(bytes, at_once).await;
+                assert_eq!(protocol, expected, "{bytes:?} by {at_once}");
+                assert_eq!(all, bytes, "{bytes:?} by {at_once}");
+            }
         }
     }
 }

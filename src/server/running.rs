@@ -16,9 +16,9 @@ pub(super) struct Running(watch::Sender<usize>);
 /// One of them, until dropped.
 pub(super) struct One(watch::Sender<usize>);
 
-/// A body whose request runs until it is dropped.
+/// A body, or none, whose request runs until it is dropped.
 pub(super) struct Counted<B> {
-    body: B,
+    body: Option<B>,
     _one: One,
 }
 
@@ -47,7 +47,7 @@ impl Running {
 
 impl One {
     /// Goes on until the body has ended.
-    pub(super) fn until_end_of<B>(self, body: B) -> Counted<B> {
+    pub(super) fn until_end_of<B>(self, body: Option<B>) -> Counted<B> {
         Counted { body, _one: self }
     }
 }
@@ -66,15 +66,18 @@ impl<B: Body + Unpin> Body for Counted<B> {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        match &mut self.body {
+            Some(body) => Pin::new(body).poll_frame(context),
+            None => Poll::Ready(None),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
@@ -92,7 +95,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_idle_when_nothing_has_run_for_so_long() {
         let running = Running::none();
-        let body = running.begin().until_end_of(Empty::<Bytes>::new());
+        let body = running.begin().until_end_of(Some(Empty::<Bytes>::new()));
         let idle = tokio::spawn(running.idle_for(IDLE));
         tokio::time::sleep(3 * IDLE).await;
         assert!(!idle.is_finished());

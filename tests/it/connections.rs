@@ -1,6 +1,6 @@
 //! Many clients at once.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use tokio::{
@@ -86,7 +86,7 @@ async fn two_thousand_connections_at_once() {
 }
 
 /// Sends the first request, and when everyone has done that, reads the answer and asks again.
-async fn ask(server: std::net::SocketAddr, requests: [(String, Bytes); 2], asked: Arc<Barrier>) {
+async fn ask(server: SocketAddr, requests: [(String, Bytes); 2], asked: Arc<Barrier>) {
     let mut connection = Connection(TcpStream::connect(server).await.unwrap());
     let [(first, first_body), (second, second_body)] = requests;
     connection.send(&first).await;

@@ -1,6 +1,7 @@
 //! HTTP/2 without TLS and without being asked first: many requests on one connection.
 
-use h2::Reason;
+use h2::{Reason, RecvStream};
+use http::Response;
 use tokio::net::UnixStream;
 
 use crate::support::{
@@ -92,6 +93,48 @@ async fn a_head_that_is_too_long_is_refused() {
         assert_eq!(response.status(), expected, "{} {header}", uri.len());
     }
     client.expect("/v2/", b"{}").await;
+}
+
+/// The answer to a HEAD is that to the GET, without a body: whatever it is about, whoever made it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_a_head_has_no_body() {
+    let registry = FakeRegistry::start().await;
+    let image = Image::random(1);
+    registry.put_image("library/x", "latest", &image);
+    let mirror = TestMirror::of(&registry).await;
+    mirror.pull("library/x", "latest", &image).await;
+    let paths = [
+        "/".to_owned(),
+        "/v2/".to_owned(),
+        manifest_path("library/x", "latest"),
+        blob_url("library/x", &sha256(&image.layers[0])),
+        manifest_path("library/x", "-no-tag"),
+        "/v2/library/x/tags/list".to_owned(),
+        "/nowhere".to_owned(),
+    ];
+    let client = Http2::connect(mirror.address()).await;
+    for path in &paths {
+        let uri = format!("http://mirror{path}");
+        let head = client.request("HEAD", &uri, &[]).await.unwrap();
+        let get = client.request("GET", &uri, &[]).await.unwrap();
+        assert_eq!(head.status(), get.status(), "{path}");
+        let length = |response: &Response<RecvStream>| {
+            response.headers().get("content-length").unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(length(&head), length(&get), "{path}");
+        let Stream::Ended(body) = read(get.into_body()).await else {
+            panic!("{path} was reset");
+        };
+        assert_eq!(length(&head), body.len().to_string(), "{path}");
+        let Stream::Ended(none) = read(head.into_body()).await else {
+            panic!("the HEAD of {path} was reset");
+        };
+        assert!(none.is_empty(), "{path}: {none:?}");
+    }
+    let client = Http2::connect(mirror.admin().address()).await;
+    let head = client.request("HEAD", "http://mirror/healthz", &[]).await.unwrap();
+    assert_eq!(head.headers()["content-length"], "3");
+    assert!(head.into_body().is_end_stream());
 }
 
 /// Methods of other APIs get the same answers as over HTTP/1.1.
