@@ -28,7 +28,7 @@ pub use blob::{Blob, Role, Source};
 pub use error::Error;
 pub use listing::Listing;
 pub use manifest::{Content, Found};
-pub use range::ByteRange;
+pub use range::{ByteRanges, RangeError};
 
 use crate::{
     clock::Clock,

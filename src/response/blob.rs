@@ -10,7 +10,7 @@ use super::{
     too_many,
 };
 use crate::{
-    mirror::{self, Blob},
+    mirror::{self, Blob, RangeError},
     oci::Digest,
     routes::Conditions,
 };
@@ -36,19 +36,26 @@ pub fn blob(digest: &Digest, blob: Blob, conditions: &Conditions) -> Response<Bo
         return not_modified(digest);
     }
     let size = blob.size();
-    let (Some(size), Some(range)) = (size, conditions.range(&etag)) else {
-        let mut response = blob_head(digest, size, &Conditions::default());
-        *response.body_mut() = stream(blob, None);
-        return response;
+    let (Some(size), Some(ranges)) = (size, conditions.ranges(&etag)) else {
+        return whole(digest, blob);
     };
-    let Some(range) = range.resolve(size) else {
-        return unsatisfiable(digest, size);
+    let range = match ranges.resolve(size).as_deref() {
+        Ok([range]) => range.clone(),
+        Ok(_) => return whole(digest, blob),
+        Err(RangeError::Unsatisfiable) => return unsatisfiable(digest, size),
+        Err(error) => return failure(StatusCode::BAD_REQUEST, "RANGE_INVALID", &error.to_string()),
     };
     let mut response = blob_head(digest, Some(range.end - range.start), &Conditions::default());
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     let last = range.end - 1;
     set(&mut response, header::CONTENT_RANGE, &format!("bytes {}-{last}/{size}", range.start));
     *response.body_mut() = stream(blob, Some(range));
+    response
+}
+
+fn whole(digest: &Digest, blob: Blob) -> Response<Body> {
+    let mut response = blob_head(digest, blob.size(), &Conditions::default());
+    *response.body_mut() = stream(blob, None);
     response
 }
 

@@ -1,43 +1,42 @@
 //! What the headers of a request say of content that the client has already, or wants in part.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
-use crate::mirror::ByteRange;
+use crate::mirror::ByteRanges;
 
 /// What a client already has or wants in part (RFC 9110, sections 13 and 14).
 #[derive(Debug, Default)]
 pub struct Conditions {
-    range: Option<ByteRange>,
-    if_range: Option<String>,
-    if_none_match: Option<String>,
+    ranges: Option<ByteRanges>,
+    if_range: Option<HeaderValue>,
+    if_none_match: Vec<HeaderValue>,
 }
 
 impl Conditions {
     /// Reads the conditional and range headers. What is malformed is ignored, as the RFC asks.
     pub fn of(headers: &HeaderMap) -> Conditions {
-        let text =
-            |name| headers.get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+        let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
         Conditions {
-            range: text(header::RANGE).and_then(ByteRange::parse),
-            if_range: text(header::IF_RANGE).map(str::to_owned),
-            if_none_match: text(header::IF_NONE_MATCH).map(str::to_owned),
+            ranges: range.and_then(ByteRanges::parse),
+            if_range: headers.get(header::IF_RANGE).cloned(),
+            if_none_match: headers.get_all(header::IF_NONE_MATCH).iter().cloned().collect(),
         }
     }
 
     /// Whether the client already has the content called `etag` (quoted).
     pub fn has(&self, etag: &str) -> bool {
-        let Some(listed) = &self.if_none_match else {
-            return false;
-        };
-        listed
-            .split(',')
+        self.if_none_match
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(','))
             .map(str::trim)
             .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
     }
 
-    /// The part wanted of the content called `etag`.
-    pub fn range(&self, etag: &str) -> Option<ByteRange> {
-        let still_the_same = self.if_range.as_ref().is_none_or(|tag| tag == etag);
-        self.range.filter(|_| still_the_same)
+    /// The parts wanted of the content called `etag`. An `If-Range` with a weak tag or a date
+    /// names no content for certain, and so not this.
+    pub fn ranges(&self, etag: &str) -> Option<&ByteRanges> {
+        let is_the_same = self.if_range.as_ref().is_none_or(|tag| tag == etag);
+        self.ranges.as_ref().filter(|_| is_the_same)
     }
 }
