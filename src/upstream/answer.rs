@@ -1,10 +1,13 @@
 //! One answer of upstream: what its headers say, and what kind of failure it is.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    ops::Range,
+    time::{Duration, SystemTime},
+};
 
 use http::{
     HeaderMap, HeaderName, Method, StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER},
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RETRY_AFTER},
 };
 use serde_json::Value;
 use url::{Position, Url};
@@ -63,6 +66,23 @@ impl Answer {
         if self.status != StatusCode::OK {
             return Err(Error::Invalid(self.describe(None)));
         }
+        self.plain_body()
+    }
+
+    /// The body of a 206 that has `range` of a blob of `size` bytes. Anything else is refused, be
+    /// it another range or the whole.
+    pub(super) fn part_body(self, range: &Range<u64>, size: u64) -> Result<BlobBody, Error> {
+        let length = range.end.saturating_sub(range.start);
+        let is_asked = self.header(CONTENT_RANGE).is_some_and(|sent| is_range(sent, range, size));
+        let fits = self.body.size().is_none_or(|announced| announced == length);
+        if self.status != StatusCode::PARTIAL_CONTENT || !is_asked || !fits {
+            let what = self.describe(Some("not the range that was asked for"));
+            return Err(Error::Invalid(what));
+        }
+        Ok(self.plain_body()?.exactly(length))
+    }
+
+    fn plain_body(self) -> Result<BlobBody, Error> {
         if !self.is_plain() {
             let what = "the answer has a Content-Encoding, though identity was asked for";
             return Err(Error::Invalid(format!("{}: {what}", self.request())));
@@ -125,6 +145,13 @@ impl Answer {
         };
         Some(pause.min(MAX_RETRY_AFTER))
     }
+}
+
+/// Whether a `Content-Range` tells of `range` in a blob of `size` bytes, or of unknown size.
+fn is_range(content_range: &str, range: &Range<u64>, size: u64) -> bool {
+    let last = range.end.saturating_sub(1);
+    let total = content_range.strip_prefix(&format!("bytes {}-{last}/", range.start));
+    total.is_some_and(|total| total == "*" || total == size.to_string())
 }
 
 /// Method and URL for people, without the query, which may be signed.
@@ -191,6 +218,25 @@ mod tests {
         }
         let long = format!(r#"{{"message":"{}"}}"#, "x".repeat(5000));
         assert_eq!(said_in(long.as_bytes()).unwrap().len(), MAX_MESSAGE);
+    }
+
+    #[test]
+    fn only_the_range_that_was_asked_for_is_it() {
+        let table = [
+            ("bytes 5-9/20", true),
+            ("bytes 5-9/*", true),
+            ("bytes 5-9/21", false),
+            ("bytes 5-8/20", false),
+            ("bytes 4-9/20", false),
+            ("bytes 15-9/20", false),
+            ("bytes 5-9/", false),
+            ("bytes */20", false),
+            ("lines 5-9/20", false),
+            ("", false),
+        ];
+        for (content_range, want) in table {
+            assert_eq!(is_range(content_range, &(5..10), 20), want, "{content_range}");
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ use super::{Error, client::causes, health::Health};
 pub struct BlobBody {
     incoming: Incoming,
     size: Option<u64>,
+    /// Bytes still to come, where the answer's head tells so in other words than its length.
+    left: Option<u64>,
     idle_timeout: Duration,
     health: Arc<Health>,
     /// The request, for the text of errors.
@@ -33,6 +35,7 @@ impl BlobBody {
         BlobBody {
             size: incoming.size_hint().exact(),
             incoming,
+            left: None,
             idle_timeout,
             health,
             request,
@@ -40,7 +43,13 @@ impl BlobBody {
         }
     }
 
-    /// What upstream says of the blob's size, in bytes.
+    /// The same body, which fails unless it has exactly `length` bytes.
+    pub(super) fn exactly(self, length: u64) -> BlobBody {
+        BlobBody { left: Some(length), ..self }
+    }
+
+    /// The length that upstream announced, in bytes: the blob's size, if it is the body of a whole
+    /// blob.
     pub fn size(&self) -> Option<u64> {
         self.size
     }
@@ -79,11 +88,11 @@ impl BlobBody {
         loop {
             let frame = match tokio::time::timeout(self.idle_timeout, self.incoming.frame()).await {
                 Ok(Some(Ok(frame))) => frame,
-                Ok(None) => return Ok(None),
-                Ok(Some(Err(error))) => {
-                    let what = format!("{}: the body broke off: {}", self.request, causes(&error));
-                    return Err(Error::Unreachable(what));
+                Ok(None) if self.left.is_some_and(|left| left > 0) => {
+                    return Err(self.broke_off("it is shorter than its range"));
                 }
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => return Err(self.broke_off(&causes(&error))),
                 Err(_) => {
                     let stall = self.idle_timeout;
                     let what = format!("{}: the body stalled for {stall:?}", self.request);
@@ -93,9 +102,22 @@ impl BlobBody {
             // What is no data is a trailer.
             if let Ok(data) = frame.into_data() {
                 self.health.note_bytes(data.len());
+                self.count_down(data.len())?;
                 return Ok(Some(data));
             }
         }
+    }
+
+    fn count_down(&mut self, bytes: usize) -> Result<(), Error> {
+        if let Some(left) = self.left {
+            let less = left.checked_sub(bytes as u64);
+            self.left = Some(less.ok_or_else(|| self.broke_off("it is longer than its range"))?);
+        }
+        Ok(())
+    }
+
+    fn broke_off(&self, why: &str) -> Error {
+        Error::Unreachable(format!("{}: the body broke off: {why}", self.request))
     }
 
     fn too_long(&self, limit: u64) -> Error {

@@ -1,7 +1,7 @@
 //! One place where a registry is reached: its URLs, and an exchange with it from the first request
 //! to an answer that counts.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
@@ -120,9 +120,11 @@ impl<'a> Ask<'a> {
         self
     }
 
-    /// Asks for the first byte only.
-    pub(super) fn first_byte(mut self) -> Ask<'a> {
-        self.headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
+    /// Asks for these bytes only, of which there is at least one.
+    pub(super) fn part(mut self, range: &Range<u64>) -> Ask<'a> {
+        let last = range.end.saturating_sub(1);
+        let value = HeaderValue::try_from(format!("bytes={}-{last}", range.start));
+        self.headers.extend(value.ok().map(|value| (RANGE, value)));
         self
     }
 

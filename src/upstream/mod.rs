@@ -10,7 +10,7 @@
 //! - `tags`, over `link`: a list that comes in pages;
 //! - `trust`: which hosts belong together.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
@@ -169,7 +169,7 @@ impl Upstream {
         let head = Ask::blob_head(name, digest).not_followed();
         match self.ask(&head, deadline).await {
             Err(Error::HeadRefused(_) | Error::Denied(_)) => {
-                let get = Ask::blob_get(name, digest).not_followed().first_byte();
+                let get = Ask::blob_get(name, digest).not_followed().part(&(0..1));
                 self.ask(&get, deadline).await.map(drop)
             }
             outcome => outcome.map(drop),
@@ -184,6 +184,21 @@ impl Upstream {
         deadline: Instant,
     ) -> Result<BlobBody, Error> {
         self.ask(&Ask::blob_get(name, digest), deadline).await?.whole_body()
+    }
+
+    /// GET of `range`, which lies within the blob and is not empty, of a blob of `size` bytes.
+    /// Returns at the headers; `deadline` bounds only them. The body fails unless it has the
+    /// range's length.
+    pub async fn get_blob_part(
+        &self,
+        name: &Name,
+        digest: &Digest,
+        range: &Range<u64>,
+        size: u64,
+        deadline: Instant,
+    ) -> Result<BlobBody, Error> {
+        let ask = Ask::blob_get(name, digest).part(range);
+        self.ask(&ask, deadline).await?.part_body(range, size)
     }
 
     /// All tags of a repository, sorted, from as many pages as upstream makes of them.
