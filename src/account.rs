@@ -15,7 +15,7 @@ use http_body::{Frame, SizeHint};
 use crate::{
     access::Peer,
     metrics::Metrics,
-    mirror::Source,
+    mirror::{AheadBytes, Source},
     oci::Registry,
     pulls::{Outcome, PulledBlob, Puller, Pulls, Sent},
     response::Body,
@@ -57,6 +57,8 @@ pub struct Served {
     pub kind: &'static str,
     /// Whether it had to be fetched.
     pub source: Source,
+    /// How much of it came from upstream instead.
+    pub ahead: AheadBytes,
 }
 
 /// A blob that belongs to a pull.
@@ -126,6 +128,19 @@ impl Part {
     }
 }
 
+impl Served {
+    /// Counts `bytes` that were sent.
+    fn count(&self, metrics: &Metrics, bytes: u64) {
+        let ahead = self.ahead.get().min(bytes);
+        for (source, bytes) in [(self.source, bytes - ahead), (Source::Upstream, ahead)] {
+            if bytes > 0 {
+                let labels = [self.registry.as_str(), self.kind, source.as_str()];
+                metrics.served_bytes.with_label_values(&labels).inc_by(bytes);
+            }
+        }
+    }
+}
+
 impl http_body::Body for Accounted {
     type Data = Bytes;
     type Error = io::Error;
@@ -169,8 +184,7 @@ impl Drop for Account {
             .observe(took.as_secs_f64());
         let source = self.content.as_ref().map_or("none", |content| content.source.as_str());
         if let Some(content) = &self.content {
-            let labels = [content.registry.as_str(), content.kind, source];
-            self.metrics.served_bytes.with_label_values(&labels).inc_by(self.sent.bytes);
+            content.count(&self.metrics, self.sent.bytes);
         }
         tracing::debug!(
             client = %self.peer,
@@ -188,7 +202,8 @@ impl Drop for Account {
     }
 }
 
-/// Whether an answer goes to the end of the content: all of it does, and the last part.
+/// Whether an answer goes to the end of the content: all of it does, and the last part. Several
+/// parts at once are picked by a client that does not mean to read on to the end.
 fn has_end(response: &http::Response<Body>) -> bool {
     match response.status() {
         StatusCode::OK => true,

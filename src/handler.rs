@@ -8,7 +8,7 @@ use crate::{
     access::{Access, Peer},
     account::{Account, Accounted, Part, Served},
     metrics::Metrics,
-    mirror::{Found, Mirror},
+    mirror::{AheadBytes, Found, Mirror},
     oci::{Digest, Reference, Repository},
     pulls::{PulledBlob, Puller, Pulls},
     response::{self, Body},
@@ -131,6 +131,7 @@ impl Handler {
             registry: puller.repository.registry().clone(),
             kind: "manifest",
             source: found.source,
+            ahead: AheadBytes::default(),
         });
         response::manifest(found, verb, conditions)
     }
@@ -172,6 +173,7 @@ impl Handler {
             registry: repository.registry().clone(),
             kind: "blob",
             source: blob.source(),
+            ahead: blob.ahead_bytes(),
         });
         response::blob(digest, blob, conditions)
     }

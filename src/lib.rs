@@ -19,7 +19,8 @@
 //! 5. A **blob** is a file of the store. If it is not there, the mirror starts a `Download`: a task
 //!    that appends upstream's body to a file and hashes it, while any number of clients read
 //!    behind it. The last byte is held back until the digest is right; then the file moves into
-//!    place, and the index is told.
+//!    place, and the index is told. Only who wants a part far ahead of the file gets it straight
+//!    from upstream, until the file is there.
 //! 6. [`response`] gives the result its status and headers. When the body has ended, [`account`]
 //!    counts it and [`pulls`] writes one line for the whole image.
 //! 7. What nobody pulls any more leaves: a sweep runs on a schedule, from [`start`].

@@ -40,7 +40,8 @@ pub struct Metrics {
     pub downloads_in_flight: IntGauge,
     /// Clients reading from a download in progress now.
     pub download_followers: IntGauge,
-    /// Downloads that failed, by `registry` and `reason`.
+    /// Downloads that failed, by `registry` and `reason`; with the reason `range`, parts of blobs
+    /// that upstream did not give by themselves.
     pub download_failures: IntCounterVec,
     /// Bytes held in the store.
     pub store_bytes: IntGauge,

@@ -2,6 +2,7 @@
 //! kind of answer.
 
 mod blob;
+mod multipart;
 
 use std::io;
 

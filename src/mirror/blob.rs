@@ -1,32 +1,25 @@
 //! Blobs: a hit, a download to join or to start, or a body that passes through.
 
-use std::{ops::Range, sync::Arc};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::{
-    Error, Mirror,
-    body::{self, BlobStream, Follower, Passing},
-    download::{Download, Means, Opened, Progress},
+    Blob, Error, Mirror,
+    body::Origin,
+    download::{Download, Means, Progress},
     flight::Flights,
     missing::Absent,
+    passing::Untaken,
+    remote::Remote,
 };
 use crate::{
-    metrics::Metrics,
     oci::{Digest, Repository},
-    store::BlobReader,
     upstream,
 };
 
 /// Questions for a blob's size under way.
 pub(super) type SizeFlights = Flights<(Repository, Digest), Option<u64>>;
-
-/// A blob that can be sent.
-pub struct Blob {
-    size: Option<u64>,
-    origin: Origin,
-    metrics: Arc<Metrics>,
-}
 
 /// What a blob is to the images that list it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,34 +28,6 @@ pub enum Role {
     Config,
     /// A layer, or unknown.
     Layer,
-}
-
-/// Where the bytes of an answer come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The store.
-    Cache,
-    /// The store, behind a download.
-    Download,
-    /// Upstream, past the store.
-    Upstream,
-}
-
-impl Source {
-    /// As a label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Source::Cache => "cache",
-            Source::Download => "download",
-            Source::Upstream => "upstream",
-        }
-    }
-}
-
-enum Origin {
-    Stored(BlobReader),
-    Growing { opened: Opened, download: Arc<Download> },
-    Passing(Box<Passing>),
 }
 
 impl Mirror {
@@ -133,7 +98,7 @@ impl Mirror {
                 self.ensure_proved(repository, digest, deadline).await?;
                 self.store.touch(digest);
                 self.count(repository, "blob", "hit");
-                return Ok(self.found(Some(reader.size()), Origin::Stored(reader)));
+                return Ok(Blob::new(Some(reader.size()), Origin::Stored(reader)));
             }
             self.refuse_absent(&Absent::blob(repository, digest))?;
             let Some(download) = self.join_or_start(repository, digest, deadline).await? else {
@@ -224,8 +189,9 @@ impl Mirror {
             }
             Progress::Filling(_) | Progress::Verified(_) => {
                 self.store.touch(&download.digest);
-                let opened = download.opened().ok_or_else(Error::lost)?.clone();
-                Ok(Some(self.found(opened.size, Origin::Growing { opened, download })))
+                let remote = self.remote(repository, &download.digest)?;
+                let growing = download.growing(remote).ok_or_else(Error::lost)?;
+                Ok(Some(Blob::new(growing.size, Origin::Growing(growing))))
             }
         }
     }
@@ -238,76 +204,22 @@ impl Mirror {
         repository: &Repository,
         deadline: Instant,
     ) -> Result<Blob, Error> {
-        let digest = download.digest.clone();
+        let remote = self.remote(repository, &download.digest)?;
         let body = match download.take_untaken() {
             Some(body) => body,
-            None => {
-                self.upstream(repository)?.get_blob(repository.name(), &digest, deadline).await?
-            }
+            None => remote.upstream.get_blob(repository.name(), &remote.digest, deadline).await?,
         };
-        let passing = Passing::new(body, repository, &digest, self.metrics.clone());
-        let passing = passing.ok_or_else(Error::broken)?;
-        Ok(self.found(passing.size(), Origin::Passing(Box::new(passing))))
+        let untaken = Untaken::new(body, remote).ok_or_else(Error::broken)?;
+        Ok(Blob::new(untaken.size(), Origin::Untaken(untaken)))
     }
 
-    fn found(&self, size: Option<u64>, origin: Origin) -> Blob {
-        Blob { size, origin, metrics: self.metrics.clone() }
-    }
-}
-
-impl Blob {
-    /// In bytes; `None` when nobody knows before the end.
-    pub fn size(&self) -> Option<u64> {
-        self.size
-    }
-
-    /// Where the bytes come from.
-    pub fn source(&self) -> Source {
-        match self.origin {
-            Origin::Stored(_) => Source::Cache,
-            Origin::Growing { .. } => Source::Download,
-            Origin::Passing(_) => Source::Upstream,
-        }
-    }
-
-    /// The bytes; `range` lies within the size, and `None` means all of them.
-    pub fn into_stream(self, range: Option<Range<u64>>) -> BlobStream {
-        match self.origin {
-            Origin::Stored(reader) => {
-                let whole = 0..reader.size();
-                body::stored(reader, range.unwrap_or(whole))
-            }
-            Origin::Growing { opened, download } => {
-                let follower = Follower::new(
-                    opened.reader,
-                    download.progress(),
-                    opened.size,
-                    range,
-                    self.metrics,
-                );
-                body::following(follower)
-            }
-            Origin::Passing(passing) => body::passing(passing.within(range)),
-        }
-    }
-}
-
-impl Download {
-    /// Whether a client can be answered now. A blob of no bytes has no last byte to hold back,
-    /// so its headers wait for the digest.
-    fn is_decided(&self, progress: &Progress) -> bool {
-        match progress {
-            Progress::Opening => false,
-            Progress::Filling(_) => !self.is_empty(),
-            Progress::Refused(_)
-            | Progress::Untaken(_)
-            | Progress::Verified(_)
-            | Progress::Broken => true,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.opened().is_some_and(|opened| opened.size == Some(0))
+    fn remote(&self, repository: &Repository, digest: &Digest) -> Result<Remote, Error> {
+        Ok(Remote {
+            upstream: self.upstream(repository)?.clone(),
+            repository: repository.clone(),
+            digest: digest.clone(),
+            metrics: self.metrics.clone(),
+        })
     }
 }
 

@@ -3,8 +3,12 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures_util::FutureExt as _;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 
+use super::remote::Remote;
 use crate::{
     metrics::Metrics,
     oci::{Digest, Repository},
@@ -14,6 +18,9 @@ use crate::{
 
 /// How much is gathered before it is hashed and written, in bytes.
 const BATCH: usize = 512 * 1024;
+
+/// How many ranges of one blob are passed ahead of its file at once, over all clients.
+const SLOTS: usize = 4;
 
 /// A blob being fetched. It outlives its clients.
 #[derive(Debug)]
@@ -25,15 +32,30 @@ pub(super) struct Download {
     /// The body that the store could not take, for the first client that comes for it.
     untaken: Mutex<Option<BlobBody>>,
     progress: watch::Sender<Progress>,
+    /// For ranges that are passed ahead of the file.
+    slots: Arc<Semaphore>,
 }
 
-/// What followers need, known once upstream's headers are there.
-#[derive(Clone, Debug)]
-pub(super) struct Opened {
+/// What is known once upstream's headers are there.
+#[derive(Debug)]
+struct Opened {
+    /// The size upstream announced, in bytes.
+    size: Option<u64>,
+    /// The growing file.
+    reader: BlobReader,
+}
+
+/// A download as one client sees it, whose own repository it may be asked from ahead of the file.
+/// It holds no [`Download`], so that a download which ends without a word is noticed.
+pub(super) struct Growing {
     /// The size upstream announced, in bytes.
     pub(super) size: Option<u64>,
     /// The growing file.
     pub(super) reader: BlobReader,
+    pub(super) progress: watch::Receiver<Progress>,
+    /// Closed when the download breaks.
+    pub(super) slots: Arc<Semaphore>,
+    pub(super) remote: Remote,
 }
 
 /// How far a download has come.
@@ -78,6 +100,7 @@ impl Download {
             opened: OnceLock::new(),
             untaken: Mutex::default(),
             progress: watch::Sender::new(Progress::Opening),
+            slots: Arc::new(Semaphore::new(SLOTS)),
         }
     }
 
@@ -86,9 +109,33 @@ impl Download {
         self.progress.subscribe()
     }
 
-    /// Set from [`Progress::Filling`] on.
-    pub(super) fn opened(&self) -> Option<&Opened> {
-        self.opened.get()
+    /// For a client with this way to upstream. `None` before [`Progress::Filling`].
+    pub(super) fn growing(&self, remote: Remote) -> Option<Growing> {
+        let opened = self.opened.get()?;
+        Some(Growing {
+            size: opened.size,
+            reader: opened.reader.clone(),
+            progress: self.progress(),
+            slots: self.slots.clone(),
+            remote,
+        })
+    }
+
+    /// Whether a client can be answered now. A blob of no bytes has no last byte to hold back,
+    /// so its headers wait for the digest.
+    pub(super) fn is_decided(&self, progress: &Progress) -> bool {
+        match progress {
+            Progress::Opening => false,
+            Progress::Filling(_) => !self.is_empty(),
+            Progress::Refused(_)
+            | Progress::Untaken(_)
+            | Progress::Verified(_)
+            | Progress::Broken => true,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.opened.get().is_some_and(|opened| opened.size == Some(0))
     }
 
     /// Fetches, verifies and publishes. `deadline` is for upstream's headers only.
@@ -109,6 +156,8 @@ impl Download {
         if let Err(failure) = self.fill(means, body, writer).await {
             failure.report(&means.metrics, &self.repository, &self.digest);
             self.advance(Progress::Broken);
+            // Who waits for one would wait for nothing: a new download has slots of its own.
+            self.slots.close();
         }
     }
 

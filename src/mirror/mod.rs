@@ -3,16 +3,20 @@
 //! [`Mirror::manifest`] and [`Mirror::blob`] are the two questions a pull asks, [`Mirror::tags`] is
 //! that of tools. None knows of HTTP: they are given names and answer with content or an [`Error`].
 
+mod ahead;
 mod blob;
 mod body;
 mod download;
 mod error;
 mod flight;
+mod follower;
 mod listing;
 mod manifest;
 mod missing;
+mod passing;
 mod proof;
 mod range;
+mod remote;
 mod tag;
 
 use std::{
@@ -24,7 +28,8 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-pub use blob::{Blob, Role, Source};
+pub use blob::Role;
+pub use body::{AheadBytes, Blob, BlobStream, Source};
 pub use error::Error;
 pub use listing::Listing;
 pub use manifest::{Content, Found};

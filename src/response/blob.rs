@@ -1,13 +1,16 @@
-//! Blobs as HTTP: whole, in part, or not at all.
+//! Blobs as HTTP: whole, in parts, or not at all.
 
-use futures_util::TryStreamExt as _;
+use std::{io, ops::Range};
+
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt as _};
 use http::{Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 
 use super::{
-    API_VERSION, Body, CONTENT_DIGEST, RETRY_LIMITED, RETRY_UNREACHABLE, empty, etag, failure, set,
-    too_many,
+    API_VERSION, Body, CONTENT_DIGEST, RETRY_LIMITED, RETRY_UNREACHABLE, empty, etag, failure,
+    multipart::Multipart, set, too_many,
 };
 use crate::{
     mirror::{self, Blob, RangeError},
@@ -17,46 +20,26 @@ use crate::{
 
 /// The headers of a blob whose size is known or, rarely, not.
 pub fn blob_head(digest: &Digest, size: Option<u64>, conditions: &Conditions) -> Response<Body> {
-    let etag = etag(digest);
-    if conditions.has(&etag) {
+    if conditions.has(&etag(digest)) {
         return not_modified(digest);
     }
-    let mut response = empty(StatusCode::OK);
-    set_blob_headers(&mut response, digest);
-    if let Some(size) = size {
-        set(&mut response, header::CONTENT_LENGTH, &size.to_string());
-    }
-    response
+    blob_answer(StatusCode::OK, digest, size)
 }
 
-/// A blob, or the range of it that was asked for.
+/// A blob, or the parts of it that were asked for.
 pub fn blob(digest: &Digest, blob: Blob, conditions: &Conditions) -> Response<Body> {
     let etag = etag(digest);
     if conditions.has(&etag) {
         return not_modified(digest);
     }
-    let size = blob.size();
-    let (Some(size), Some(ranges)) = (size, conditions.ranges(&etag)) else {
+    let (Some(size), Some(ranges)) = (blob.size(), conditions.ranges(&etag)) else {
         return whole(digest, blob);
     };
-    let range = match ranges.resolve(size).as_deref() {
-        Ok([range]) => range.clone(),
-        Ok(_) => return whole(digest, blob),
-        Err(RangeError::Unsatisfiable) => return unsatisfiable(digest, size),
-        Err(error) => return failure(StatusCode::BAD_REQUEST, "RANGE_INVALID", &error.to_string()),
-    };
-    let mut response = blob_head(digest, Some(range.end - range.start), &Conditions::default());
-    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-    let last = range.end - 1;
-    set(&mut response, header::CONTENT_RANGE, &format!("bytes {}-{last}/{size}", range.start));
-    *response.body_mut() = stream(blob, Some(range));
-    response
-}
-
-fn whole(digest: &Digest, blob: Blob) -> Response<Body> {
-    let mut response = blob_head(digest, blob.size(), &Conditions::default());
-    *response.body_mut() = stream(blob, None);
-    response
+    match ranges.resolve(size).as_deref() {
+        Ok([part]) => single_part(digest, blob, part.clone(), size),
+        Ok(parts) => several_parts(digest, blob, parts, size),
+        Err(error) => range_error(digest, *error, size),
+    }
 }
 
 /// Why there is no blob. Never 5xx: Docker retries those for a minute before it goes to the next
@@ -75,31 +58,66 @@ pub fn blob_error(error: &mirror::Error) -> Response<Body> {
 }
 
 fn not_modified(digest: &Digest) -> Response<Body> {
-    let mut response = empty(StatusCode::NOT_MODIFIED);
-    set_blob_headers(&mut response, digest);
+    let mut response = blob_answer(StatusCode::NOT_MODIFIED, digest, None);
     response.headers_mut().remove(header::CONTENT_TYPE);
     response
 }
 
-fn unsatisfiable(digest: &Digest, size: u64) -> Response<Body> {
-    let mut response = failure(
-        StatusCode::RANGE_NOT_SATISFIABLE,
-        "RANGE_INVALID",
-        "no byte of the blob is in the range",
-    );
-    set(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"));
+fn whole(digest: &Digest, blob: Blob) -> Response<Body> {
+    let mut response = blob_answer(StatusCode::OK, digest, blob.size());
+    *response.body_mut() = body(blob.whole());
+    response
+}
+
+fn single_part(digest: &Digest, mut blob: Blob, part: Range<u64>, size: u64) -> Response<Body> {
+    let length = part.end.checked_sub(part.start);
+    let mut response = blob_answer(StatusCode::PARTIAL_CONTENT, digest, length);
+    set(&mut response, header::CONTENT_RANGE, &content_range(&part, size));
+    *response.body_mut() = body(blob.part(part));
+    response
+}
+
+fn several_parts(digest: &Digest, blob: Blob, parts: &[Range<u64>], size: u64) -> Response<Body> {
+    let multipart = Multipart::new(parts, size);
+    let mut response = blob_answer(StatusCode::PARTIAL_CONTENT, digest, multipart.length());
+    set(&mut response, header::CONTENT_TYPE, &multipart.content_type());
+    *response.body_mut() = body(multipart.into_stream(blob));
+    response
+}
+
+fn range_error(digest: &Digest, error: RangeError, size: u64) -> Response<Body> {
+    let status = match error {
+        RangeError::Unsatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+        RangeError::TooMany | RangeError::Overlapping => StatusCode::BAD_REQUEST,
+    };
+    let mut response = failure(status, "RANGE_INVALID", &error.to_string());
+    if error == RangeError::Unsatisfiable {
+        set(&mut response, header::CONTENT_RANGE, &format!("bytes */{size}"));
+    }
     set(&mut response, CONTENT_DIGEST, &digest.to_string());
     response
 }
 
-fn set_blob_headers(response: &mut Response<Body>, digest: &Digest) {
-    set(response, header::CONTENT_TYPE, "application/octet-stream");
-    set(response, header::ACCEPT_RANGES, "bytes");
-    set(response, header::ETAG, &etag(digest));
-    set(response, CONTENT_DIGEST, &digest.to_string());
-    set(response, API_VERSION, "registry/2.0");
+/// The value of `Content-Range` for a part of `size` bytes; its total is never `*`, which some
+/// clients cannot read.
+pub(super) fn content_range(part: &Range<u64>, size: u64) -> String {
+    format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1))
 }
 
-fn stream(blob: Blob, range: Option<std::ops::Range<u64>>) -> Body {
-    StreamBody::new(blob.into_stream(range).map_ok(Frame::data)).boxed_unsync()
+/// An answer about a blob, whose body has `length` bytes.
+fn blob_answer(status: StatusCode, digest: &Digest, length: Option<u64>) -> Response<Body> {
+    let mut response = empty(status);
+    set(&mut response, header::CONTENT_TYPE, "application/octet-stream");
+    set(&mut response, header::ACCEPT_RANGES, "bytes");
+    set(&mut response, header::ETAG, &etag(digest));
+    set(&mut response, CONTENT_DIGEST, &digest.to_string());
+    set(&mut response, API_VERSION, "registry/2.0");
+    if let Some(length) = length {
+        set(&mut response, header::CONTENT_LENGTH, &length.to_string());
+    }
+    response
+}
+
+fn body(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()
 }

@@ -13,6 +13,7 @@
     reason = "a test that fails should say so loudly"
 )]
 
+mod ahead;
 mod architecture;
 mod auth;
 mod config;
@@ -25,6 +26,7 @@ mod failures;
 mod fakes;
 mod http;
 mod http2;
+mod lazy;
 mod log;
 mod memory;
 mod metrics;

@@ -8,6 +8,7 @@ pub mod content;
 pub mod http2;
 pub mod image;
 pub mod mirror;
+pub mod multipart;
 pub mod registry;
 pub mod tls;
 pub mod wait;

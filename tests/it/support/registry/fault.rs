@@ -5,6 +5,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::http::Request;
+
 /// How an answer differs from that of a registry in good health. Parts combine.
 #[derive(Clone, Debug, Default)]
 pub struct Fault {
@@ -121,6 +123,12 @@ impl Fault {
         self
     }
 
+    /// Also [`Fault::cut_after`].
+    pub fn and_cut_after(mut self, bytes: usize) -> Fault {
+        self.cut_after = Some(bytes);
+        self
+    }
+
     /// Also [`Fault::feed`].
     pub fn and_feed(mut self, time: Duration) -> Fault {
         self.feed_time = time;
@@ -152,21 +160,47 @@ impl Gate {
     }
 }
 
+/// Which GETs a rule is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanting {
+    /// With a `Range` and without.
+    Anything,
+    /// Without.
+    TheWhole,
+    /// With.
+    ARange,
+}
+
 /// A fault and the requests it applies to.
 pub(super) struct Rule {
     method: &'static str,
     path: String,
+    wanting: Wanting,
     fault: Fault,
     once: bool,
 }
 
 impl Rule {
     pub(super) fn new(method: &'static str, path: &str, fault: Fault) -> Rule {
-        Rule { method, path: path.to_owned(), fault, once: false }
+        Rule { method, path: path.to_owned(), wanting: Wanting::Anything, fault, once: false }
     }
 
     pub(super) fn once(self) -> Rule {
         Rule { once: true, ..self }
+    }
+
+    pub(super) fn wanting(self, wanting: Wanting) -> Rule {
+        Rule { wanting, ..self }
+    }
+
+    fn fits(&self, request: &Request) -> bool {
+        let has_range = request.header("range").is_some();
+        let is_wanted = match self.wanting {
+            Wanting::Anything => true,
+            Wanting::TheWhole => !has_range,
+            Wanting::ARange => has_range,
+        };
+        is_wanted && self.method == request.method && fits(&self.path, &request.path)
     }
 }
 
@@ -180,10 +214,8 @@ impl Rules {
     }
 
     /// What happens to this request; a rule for one request is used up by it.
-    pub(super) fn apply(&mut self, method: &str, path: &str) -> Fault {
-        let fitting =
-            self.0.iter().position(|rule| rule.method == method && fits(&rule.path, path));
-        let Some(place) = fitting else {
+    pub(super) fn apply(&mut self, request: &Request) -> Fault {
+        let Some(place) = self.0.iter().position(|rule| rule.fits(request)) else {
             return Fault::default();
         };
         if self.0[place].once {

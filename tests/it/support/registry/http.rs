@@ -103,14 +103,35 @@ pub(super) async fn serve(
         }
         let (answer, fault) = {
             let mut state = shared.lock();
-            let fault = state.rules.apply(&request.method, &request.path);
+            let fault = state.rules.apply(&request);
             (shared.answer(&mut state, &request), fault)
         };
         let is_head = request.method == "HEAD";
+        let under_way = RangeUnderWay::enter(shared, &request);
         shared.log.send_modify(|log| log.push(Arc::new(request)));
-        send(&mut stream, is_head, answer, &fault).await?;
+        send(&mut stream, is_head, answer, &fault, under_way).await?;
     }
     Ok(())
+}
+
+/// Counts an answer to a `Range` until its last piece goes out, or the client has hung up.
+struct RangeUnderWay<'a>(&'a Shared);
+
+impl RangeUnderWay<'_> {
+    fn enter<'a>(shared: &'a Shared, request: &Request) -> Option<RangeUnderWay<'a>> {
+        request.header("range")?;
+        shared.ranges.send_modify(|ranges| {
+            ranges.now += 1;
+            ranges.most = ranges.most.max(ranges.now);
+        });
+        Some(RangeUnderWay(shared))
+    }
+}
+
+impl Drop for RangeUnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.ranges.send_modify(|ranges| ranges.now -= 1);
+    }
 }
 
 async fn read_request<S>(stream: &mut S) -> io::Result<Option<Request>>
@@ -149,11 +170,12 @@ async fn read_line<S: AsyncBufRead + Unpin>(stream: &mut S) -> io::Result<String
 }
 
 /// Sends the answer as the fault has it. An error ends the connection.
-async fn send<S: AsyncWrite + Unpin>(
+async fn send<S: AsyncBufRead + AsyncWrite + Unpin>(
     stream: &mut S,
     is_head: bool,
     answer: Answer,
     fault: &Fault,
+    under_way: Option<RangeUnderWay<'_>>,
 ) -> io::Result<()> {
     match fault.start {
         Start::AtOnce => {}
@@ -164,7 +186,7 @@ async fn send<S: AsyncWrite + Unpin>(
     let answer = changed(answer, fault);
     stream.write_all(head(&answer, fault).as_bytes()).await?;
     if !is_head {
-        send_body(stream, &answer.body, fault).await?;
+        send_body(stream, &answer.body, fault, under_way).await?;
     }
     stream.flush().await?;
     match fault.framing {
@@ -206,21 +228,33 @@ fn head(answer: &Answer, fault: &Fault) -> String {
     head + "\r\n"
 }
 
-async fn send_body<S>(stream: &mut S, body: &[u8], fault: &Fault) -> io::Result<()>
+async fn send_body<S>(
+    stream: &mut S,
+    body: &[u8],
+    fault: &Fault,
+    mut under_way: Option<RangeUnderWay<'_>>,
+) -> io::Result<()>
 where
-    S: AsyncWrite + Unpin,
+    S: AsyncBufRead + AsyncWrite + Unpin,
 {
     stream.flush().await?;
     let pause = fault.feed_time / u32::try_from(PIECES).unwrap();
     let mut sent = 0;
     for end in piece_ends(body.len(), fault) {
+        if end == body.len() {
+            // The client may ask for the next as soon as it has the last byte.
+            under_way.take();
+        }
         send_piece(stream, &body[sent..end], fault.framing).await?;
         sent = end;
         if fault.cut_after == Some(sent) {
             return Err(hung_up());
         }
         if let Some((_, gate)) = fault.hold.as_ref().filter(|(place, _)| *place == sent) {
-            gate.passed().await;
+            tokio::select! {
+                () = gate.passed() => {}
+                () = closed(stream) => return Err(hung_up()),
+            }
         }
         if pause > Duration::ZERO && sent < body.len() {
             tokio::time::sleep(pause).await;
@@ -232,11 +266,18 @@ where
     stream.flush().await
 }
 
-/// Where the pieces of a body end: at every place where something happens.
+/// Returns when the client has hung up.
+async fn closed<S: AsyncBufRead + Unpin>(stream: &mut S) {
+    if stream.fill_buf().await.is_ok_and(|next_request| !next_request.is_empty()) {
+        std::future::pending().await
+    }
+}
+
+/// Where the pieces of a body end: at every place in it where something happens.
 fn piece_ends(length: usize, fault: &Fault) -> BTreeSet<usize> {
     let mut ends = BTreeSet::from([length]);
-    ends.extend(fault.cut_after);
-    ends.extend(fault.hold.as_ref().map(|(place, _)| *place));
+    let held = fault.hold.as_ref().map(|(place, _)| *place);
+    ends.extend([fault.cut_after, held].into_iter().flatten().filter(|place| *place < length));
     if fault.feed_time > Duration::ZERO {
         ends.extend((1..PIECES).map(|number| length * number / PIECES));
     }

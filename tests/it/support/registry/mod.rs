@@ -31,7 +31,7 @@ use tokio_rustls::TlsAcceptor;
 use self::{
     auth::Tokens,
     content::Content,
-    fault::{Rule, Rules},
+    fault::{Rule, Rules, Wanting},
 };
 use super::{Image, Index, address, content::sha256, tls::TestCa, wait::within_limit};
 
@@ -59,10 +59,18 @@ struct Shared {
     log: watch::Sender<Vec<Arc<Request>>>,
     /// Connections accepted so far.
     connections: AtomicUsize,
+    ranges: watch::Sender<Ranges>,
     mode: watch::Sender<Mode>,
     /// The mode that the listener has reached.
     reached: watch::Sender<Mode>,
     complaints: Mutex<Vec<String>>,
+}
+
+/// Answers to a `Range` that are under way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ranges {
+    now: usize,
+    most: usize,
 }
 
 /// What a test changes while the registry runs.
@@ -183,6 +191,18 @@ impl FakeRegistry {
         self.shared.lock().rules.add(rule);
     }
 
+    /// As [`FakeRegistry::on`], for GETs without a `Range`.
+    pub fn on_whole(&self, path: &str, fault: Fault) {
+        let rule = Rule::new("GET", path, fault).wanting(Wanting::TheWhole);
+        self.shared.lock().rules.add(rule);
+    }
+
+    /// As [`FakeRegistry::on`], for GETs with a `Range`.
+    pub fn on_range(&self, path: &str, fault: Fault) {
+        let rule = Rule::new("GET", path, fault).wanting(Wanting::ARange);
+        self.shared.lock().rules.add(rule);
+    }
+
     /// Forgets all rules.
     pub fn behave(&self) {
         self.shared.lock().rules = Rules::default();
@@ -215,6 +235,27 @@ impl FakeRegistry {
     /// How many requests of `method` for `path` (`*` stands for any text) came so far.
     pub fn count(&self, method: &str, path: &str) -> usize {
         count(&self.shared.log.borrow(), method, path)
+    }
+
+    /// The `Range` of each GET for `path` so far that had one.
+    pub fn ranges(&self, path: &str) -> Vec<String> {
+        let log = self.shared.log.borrow();
+        let asked = log.iter().filter(|request| fault::fits(path, &request.path));
+        asked.filter_map(|request| request.header("range").map(str::to_owned)).collect()
+    }
+
+    /// The most answers to a `Range` that were under way at once so far. May count one too many
+    /// after a client has hung up, which is noticed late.
+    pub fn most_ranges_at_once(&self) -> usize {
+        self.shared.ranges.borrow().most
+    }
+
+    /// Returns when so many answers to a `Range` are under way: the last piece is not sent, and the
+    /// client has not hung up, which is noticed while an answer is held.
+    pub async fn wait_for_ranges_under_way(&self, number: usize) {
+        let mut ranges = self.shared.ranges.subscribe();
+        let reached = ranges.wait_for(|ranges| ranges.now == number);
+        within_limit(&format!("{number} ranges under way"), reached).await.unwrap();
     }
 
     /// Returns when the `number`th such request has come.
@@ -275,6 +316,7 @@ impl Builder {
             state: Mutex::default(),
             log: watch::Sender::default(),
             connections: AtomicUsize::new(0),
+            ranges: watch::Sender::default(),
             mode: watch::Sender::default(),
             reached: watch::Sender::default(),
             complaints: Mutex::default(),

@@ -1,0 +1,145 @@
+//! A client behind a growing file, and ahead of it when its range starts far on.
+
+use std::{future, io, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::watch;
+
+use super::{
+    ahead::{self, Ahead},
+    body::{AheadBytes, BlobStream, flushed, read_piece},
+    download::{Growing, Progress},
+};
+use crate::{metrics::Metrics, store::BlobReader};
+
+/// All of a growing file.
+pub(super) fn whole(growing: &Growing) -> BlobStream {
+    Follower::new(growing, 0, growing.size).into_stream()
+}
+
+/// A part of a growing file. What is passed from upstream ahead of it is counted.
+pub(super) fn part(growing: &Growing, range: Range<u64>, ahead_bytes: AheadBytes) -> BlobStream {
+    let follower = Follower::new(growing, range.start, Some(range.end));
+    Follower { ahead: ahead::ahead(growing, range), ahead_bytes, ..follower }.into_stream()
+}
+
+/// One client behind a download.
+struct Follower {
+    reader: BlobReader,
+    progress: watch::Receiver<Progress>,
+    /// The download ended without a blob.
+    is_lost: bool,
+    offset: u64,
+    /// Where the client's range ends; `None`: at the blob's end, which is not known yet.
+    end: Option<u64>,
+    /// The size upstream announced.
+    size: Option<u64>,
+    /// The client's range from upstream, from `offset` on, until the file has it.
+    ahead: Option<Ahead>,
+    ahead_bytes: AheadBytes,
+    _counted: Counted,
+}
+
+impl Follower {
+    fn new(growing: &Growing, offset: u64, end: Option<u64>) -> Follower {
+        Follower {
+            reader: growing.reader.clone(),
+            progress: growing.progress.clone(),
+            is_lost: false,
+            offset,
+            end,
+            size: growing.size,
+            ahead: None,
+            ahead_bytes: AheadBytes::default(),
+            _counted: Counted::enter(&growing.remote.metrics),
+        }
+    }
+
+    fn into_stream(self) -> BlobStream {
+        Box::pin(stream::try_unfold(self, |mut follower| async move {
+            let piece = flushed(follower.next().await).await?;
+            Ok(piece.map(|piece| (piece, follower)))
+        }))
+    }
+
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            let released = self.released();
+            if self.end.is_some_and(|end| self.offset >= end) {
+                return Ok(None);
+            }
+            if released > self.offset {
+                self.ahead = None;
+                return self.read(released).await;
+            }
+            tokio::select! {
+                changed = self.progress.changed(), if !self.is_lost => {
+                    self.is_lost = changed.is_err();
+                }
+                piece = next_of(&mut self.ahead), if self.ahead.is_some() => match piece {
+                    Some(piece) => return Ok(Some(self.pass(piece))),
+                    None => self.ahead = None,
+                },
+                else => return Err(io::Error::other("the download broke off")),
+            }
+        }
+    }
+
+    /// Up to where the file may be sent.
+    fn released(&mut self) -> u64 {
+        match *self.progress.borrow_and_update() {
+            Progress::Filling(written) => {
+                let before_last = self.size.unwrap_or(written).saturating_sub(1);
+                written.min(before_last)
+            }
+            Progress::Verified(size) => {
+                self.end = Some(self.end.map_or(size, |end| end.min(size)));
+                size
+            }
+            Progress::Opening => 0,
+            Progress::Refused(_) | Progress::Untaken(_) | Progress::Broken => {
+                self.is_lost = true;
+                0
+            }
+        }
+    }
+
+    async fn read(&mut self, released: u64) -> io::Result<Option<Bytes>> {
+        let readable = self.end.map_or(released, |end| end.min(released));
+        let mut rest = self.offset..readable;
+        let piece = read_piece(&self.reader, &mut rest).await?;
+        self.offset = rest.start;
+        Ok(piece)
+    }
+
+    fn pass(&mut self, piece: Bytes) -> Bytes {
+        let length = piece.len() as u64;
+        self.offset = self.offset.saturating_add(length);
+        self.ahead_bytes.add(length);
+        piece
+    }
+}
+
+async fn next_of(ahead: &mut Option<Ahead>) -> Option<Bytes> {
+    match ahead {
+        Some(ahead) => ahead.next().await,
+        None => future::pending().await,
+    }
+}
+
+/// Counts a follower for as long as it lives.
+struct Counted(Arc<Metrics>);
+
+impl Counted {
+    fn enter(metrics: &Arc<Metrics>) -> Counted {
+        metrics.download_followers.inc();
+        Counted(metrics.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.download_followers.dec();
+    }
+}

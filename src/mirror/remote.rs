@@ -1,0 +1,40 @@
+//! A blob as upstream has it.
+
+use std::{ops::Range, sync::Arc};
+
+use tokio::time::Instant;
+
+use super::ANSWER_DEADLINE;
+use crate::{
+    metrics::Metrics,
+    oci::{Digest, Repository},
+    upstream::{self, BlobBody, Upstream},
+};
+
+/// A blob in the repository that one client asks for, to be asked for parts on its behalf.
+#[derive(Clone)]
+pub(super) struct Remote {
+    pub(super) upstream: Upstream,
+    pub(super) repository: Repository,
+    pub(super) digest: Digest,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Remote {
+    /// A GET of `range`, if the blob has `size` bytes. `None`: upstream does not give it.
+    pub(super) async fn part(&self, range: &Range<u64>, size: u64) -> Option<BlobBody> {
+        let name = self.repository.name();
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        let part = self.upstream.get_blob_part(name, &self.digest, range, size, deadline).await;
+        part.inspect_err(|error| self.report(error)).ok()
+    }
+
+    /// Counts and logs that upstream did not give a part. There is another way to its bytes as a
+    /// rule, so this is no warning.
+    pub(super) fn report(&self, error: &upstream::Error) {
+        let registry = self.repository.registry().as_str();
+        self.metrics.download_failures.with_label_values(&[registry, "range"]).inc();
+        let (repository, digest) = (&self.repository, &self.digest);
+        tracing::debug!(%repository, %digest, %error, "upstream did not give a part of a blob");
+    }
+}
