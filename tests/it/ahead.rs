@@ -51,7 +51,7 @@ impl Setting {
         registry.on_whole(&path, whole);
         let mirror = TestMirror::builder()
             .upstream(Upstream::docker_io(&registry))
-            .set("download.idle_timeout", "60s")
+            .set("download.idle_timeout", "5m")
             .start()
             .await;
         Setting { registry, mirror, blob, digest, path, fill }
@@ -145,22 +145,22 @@ async fn a_near_range_waits_for_the_file() {
 }
 
 /// A range to the end does not fetch the rest of the blob a second time: it goes on from the file
-/// as soon as that is there.
+/// as soon as that is there, and upstream is hung up on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_passed_range_goes_on_from_the_file() {
-    let setting = Setting::start().await;
-    let never = Gate::shut();
-    setting.registry.on_range(&setting.path, Fault::hold_after(MIB, &never));
+    const START: usize = 5_000_000;
+    let (fill, end, never) = (Gate::shut(), Gate::shut(), Gate::shut());
+    let whole = Fault::hold_after(HELD, &fill).and_hold_after(START + 2000, &end);
+    let setting = Setting::start_with(whole, fill).await;
+    setting.registry.on_range(&setting.path, Fault::hold_after(1000, &never));
     let mut response = setting.ask_for("bytes=5000000-").await;
-    let mut read = 5_000_000;
-    while read < 5_000_000 + MIB {
-        let more = response.read_some(MIB).await.unwrap();
-        assert!(setting.blob.slice(read..read + more.len()) == more, "at {read}");
-        read += more.len();
-    }
+    response.expect_next(&setting.blob[START..START + 1000]).await;
+    setting.registry.wait_for_ranges_under_way(1).await;
     setting.fill.open();
-    assert!(response.bytes().await == setting.blob.slice(read..));
+    response.expect_next(&setting.blob[START + 1000..START + 2000]).await;
     setting.registry.wait_for_ranges_under_way(0).await;
+    end.open();
+    assert!(response.bytes().await == setting.blob.slice(START + 2000..));
     assert_eq!(setting.passed(), 1);
     setting.ends_well().await;
 }

@@ -8,7 +8,7 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use larder::oci::Digest;
 
 use crate::support::{
-    FakeRegistry, Fault, Gate, Image, Random, Response, TestMirror,
+    FakeRegistry, Fault, Gate, Image, Random, Response, TestMirror, Upstream,
     mirror::{blob_url, manifest_path},
     multipart, random_bytes, sha256,
 };
@@ -34,7 +34,11 @@ impl Setting {
         let path = blob_url("library/x", &digest);
         let fill = Gate::shut();
         registry.on_whole(&path, Fault::hold_after(MIB, &fill));
-        let mirror = TestMirror::of(&registry).await;
+        let mirror = TestMirror::builder()
+            .upstream(Upstream::docker_io(&registry))
+            .set("download.idle_timeout", "5m")
+            .start()
+            .await;
         Setting { registry, mirror, layer, digest, path, fill }
     }
 
@@ -48,12 +52,13 @@ impl Setting {
     /// Reads `length` bytes from `start` on by an open-ended range, and hangs up.
     async fn take(&self, start: usize, length: usize) {
         let mut response = self.ask_for(&format!("bytes={start}-")).await;
-        let mut read = start;
-        while read < start + length {
-            let more = response.read_some(start + length - read).await.unwrap();
-            assert!(self.layer.slice(read..read + more.len()) == more, "at {read}");
-            read += more.len();
-        }
+        response.expect_next(&self.layer[start..start + length]).await;
+    }
+
+    /// Reads `length` bytes from `start` on by a range of just these.
+    async fn take_one(&self, start: usize, length: usize) {
+        let response = self.ask_for(&format!("bytes={start}-{}", start + length - 1)).await;
+        assert!(response.bytes().await == self.layer.slice(start..start + length), "at {start}");
     }
 
     /// Reads these parts by one request.
@@ -133,15 +138,7 @@ async fn nydus_reads_small_ranges() {
     let setting = Setting::start().await;
     let mut random = Random::new(8);
     let starts: Vec<usize> = (0..60).map(|_| 6 * MIB + random.index(5 * MIB)).collect();
-    join_all(starts.iter().map(|&start| {
-        let setting = &setting;
-        async move {
-            let range = format!("bytes={start}-{}", start + 8191);
-            let bytes = setting.ask_for(&range).await.bytes().await;
-            assert!(bytes == setting.layer.slice(start..start + 8192), "at {start}");
-        }
-    }))
-    .await;
+    join_all(starts.into_iter().map(|start| setting.take_one(start, 8192))).await;
     assert!(setting.registry.most_ranges_at_once() <= 4);
     setting.ends_well().await;
 }

@@ -201,6 +201,19 @@ impl Response {
         }
     }
 
+    /// Reads as many bytes as `expected` has, and asserts that they are these.
+    pub async fn expect_next(&mut self, expected: &[u8]) {
+        let mut read = 0;
+        let reading = async {
+            while read < expected.len() {
+                let more = self.read_some(expected.len() - read).await.expect("more of the body");
+                assert!(expected[read..].starts_with(&more), "wrong from byte {read} on");
+                read += more.len();
+            }
+        };
+        within_limit("a part of a body", reading).await;
+    }
+
     /// Reads the body to its end, good or bad.
     pub async fn body(mut self) -> Body {
         let mut bytes = Vec::new();

@@ -17,7 +17,7 @@ pub struct Fault {
     pub(super) framing: Framing,
     pub(super) start: Start,
     pub(super) feed_time: Duration,
-    pub(super) hold: Option<(usize, Gate)>,
+    pub(super) holds: Vec<(usize, Gate)>,
     pub(super) cut_after: Option<usize>,
     pub(super) flipped_byte: Option<usize>,
 }
@@ -119,7 +119,7 @@ impl Fault {
 
     /// Also [`Fault::hold_after`].
     pub fn and_hold_after(mut self, bytes: usize, gate: &Gate) -> Fault {
-        self.hold = Some((bytes, gate.clone()));
+        self.holds.push((bytes, gate.clone()));
         self
     }
 

@@ -250,7 +250,7 @@ where
         if fault.cut_after == Some(sent) {
             return Err(hung_up());
         }
-        if let Some((_, gate)) = fault.hold.as_ref().filter(|(place, _)| *place == sent) {
+        for (_, gate) in fault.holds.iter().filter(|(place, _)| *place == sent) {
             tokio::select! {
                 () = gate.passed() => {}
                 () = closed(stream) => return Err(hung_up()),
@@ -276,8 +276,8 @@ async fn closed<S: AsyncBufRead + Unpin>(stream: &mut S) {
 /// Where the pieces of a body end: at every place in it where something happens.
 fn piece_ends(length: usize, fault: &Fault) -> BTreeSet<usize> {
     let mut ends = BTreeSet::from([length]);
-    let held = fault.hold.as_ref().map(|(place, _)| *place);
-    ends.extend([fault.cut_after, held].into_iter().flatten().filter(|place| *place < length));
+    let held = fault.holds.iter().map(|(place, _)| *place);
+    ends.extend(held.chain(fault.cut_after).filter(|place| *place < length));
     if fault.feed_time > Duration::ZERO {
         ends.extend((1..PIECES).map(|number| length * number / PIECES));
     }
