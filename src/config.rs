@@ -190,6 +190,9 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// Other names it is known by in paths and `ns`.
     pub aliases: Vec<String>,
+    /// Hosts by which clients reach this mirror when they mean the registry; with a port, only on
+    /// that.
+    pub server_names: Vec<String>,
     /// Whether bare names are looked up here.
     pub default: bool,
     /// How long a tag is served without asking upstream.

@@ -12,7 +12,7 @@ use crate::{
     oci::{Digest, Reference, Repository},
     pulls::{PulledBlob, Puller, Pulls},
     response::{self, Body},
-    routes::{Conditions, Endpoint, Page, Route, RouteError, Routes, Verb},
+    routes::{Catalog, Conditions, Endpoint, Page, Route, RouteError, Routes, Verb},
 };
 
 /// Answers the registry API.
@@ -52,7 +52,7 @@ impl Handler {
         if !self.access.permits(peer) {
             return response::denied();
         }
-        let route = match self.routes.parse(request.method(), request.uri()) {
+        let route = match self.routes.parse(request.method(), request.uri(), request.headers()) {
             Ok(route) => route,
             Err(error) => return self.refuse(&error),
         };
@@ -106,6 +106,10 @@ impl Handler {
             (Endpoint::Tags { repository, name, page }, _) => {
                 account.endpoint = "tags";
                 self.tags(&repository, &name, &page).await
+            }
+            (Endpoint::Catalog { catalog, page }, _) => {
+                account.endpoint = "catalog";
+                self.catalog(&catalog, &page).await
             }
         }
     }
@@ -181,7 +185,14 @@ impl Handler {
     async fn tags(&self, repository: &Repository, name: &str, page: &Page) -> Response<Body> {
         match self.mirror.tags(repository).await {
             Ok(listing) => response::tags(name, &listing, page),
-            Err(error) => response::tags_error(&error),
+            Err(error) => response::list_error(&error),
+        }
+    }
+
+    async fn catalog(&self, catalog: &Catalog, page: &Page) -> Response<Body> {
+        match self.mirror.catalog().await {
+            Ok(repositories) => response::catalog(&catalog.names(&repositories), page),
+            Err(error) => response::list_error(&error),
         }
     }
 }

@@ -15,7 +15,7 @@ pub use blob::{blob, blob_error, blob_head};
 use crate::{
     mirror::{self, Found, Listing},
     oci::{Digest, Tag},
-    routes::{Conditions, Page, RouteError, Verb},
+    routes::{Conditions, Listed, Page, RouteError, Verb},
 };
 
 /// The body of an answer. An error cuts the connection.
@@ -75,17 +75,27 @@ pub fn manifest(found: Found, verb: Verb, conditions: &Conditions) -> Response<B
 
 /// A page of the tags of a repository that the client calls `name`.
 pub fn tags(name: &str, listing: &Listing, page: &Page) -> Response<Body> {
-    let listed = page.of(&listing.tags);
-    let tags: Vec<&str> = listed.tags.iter().map(Tag::as_str).collect();
-    let document = serde_json::json!({ "name": name, "tags": tags });
+    let Listed { entries, next } = page.of(&listing.tags);
+    let tags: Vec<&str> = entries.iter().map(Tag::as_str).collect();
+    let mut response = list(&serde_json::json!({ "name": name, "tags": tags }), next);
+    if let Some(reason) = &listing.stale {
+        set(&mut response, header::WARNING, &warning(reason));
+    }
+    response
+}
+
+/// A page of these repositories.
+pub fn catalog(names: &[String], page: &Page) -> Response<Body> {
+    let Listed { entries, next } = page.of(names);
+    list(&serde_json::json!({ "repositories": entries }), next)
+}
+
+fn list(document: &serde_json::Value, next: Option<String>) -> Response<Body> {
     let mut response = with_body(StatusCode::OK, Bytes::from(document.to_string()));
     set(&mut response, header::CONTENT_TYPE, "application/json");
     set(&mut response, API_VERSION, "registry/2.0");
-    if let Some(next) = listed.next {
+    if let Some(next) = next {
         set(&mut response, header::LINK, &format!("<{next}>; rel=\"next\""));
-    }
-    if let Some(reason) = &listing.stale {
-        set(&mut response, header::WARNING, &warning(reason));
     }
     response
 }
@@ -95,8 +105,8 @@ pub fn manifest_error(error: &mirror::Error) -> Response<Body> {
     unavailable(error, "MANIFEST_UNKNOWN")
 }
 
-/// Why there is no list of tags.
-pub fn tags_error(error: &mirror::Error) -> Response<Body> {
+/// Why there is no list of tags or repositories.
+pub fn list_error(error: &mirror::Error) -> Response<Body> {
     unavailable(error, "NAME_UNKNOWN")
 }
 
@@ -118,9 +128,11 @@ fn unavailable(error: &mirror::Error, unknown: &str) -> Response<Body> {
 pub fn route_error(error: &RouteError) -> Response<Body> {
     use crate::oci::InvalidName;
     let (status, code) = match error {
-        RouteError::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED"),
+        RouteError::Method(_) | RouteError::Endpoint => {
+            (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED")
+        }
         RouteError::Length => (StatusCode::URI_TOO_LONG, "UNSUPPORTED"),
-        RouteError::Endpoint => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
+        RouteError::Elsewhere => (StatusCode::NOT_FOUND, "UNSUPPORTED"),
         RouteError::Registry(_) | RouteError::NoDefault => (StatusCode::NOT_FOUND, "NAME_UNKNOWN"),
         RouteError::PageSize => (StatusCode::BAD_REQUEST, "PAGINATION_NUMBER_INVALID"),
         RouteError::Name(InvalidName::Registry | InvalidName::Name) => {

@@ -1,14 +1,25 @@
-//! A request's method, path, query and headers, parsed once into what is asked of which
-//! repository. The set of registries is closed: nothing that a client names is ever dialled.
+//! A request's method, path, query and host, parsed once into what is asked of which repository.
+//! The set of registries is closed: nothing that a client names is ever dialled.
+//!
+//! Which registry is meant is decided by the first of these that says so: `ns` in the query, the
+//! registry or alias that the path begins with, the host that the client reached this mirror by,
+//! and the default upstream.
 
+mod catalog;
 mod conditions;
+mod host;
 mod page;
+mod path;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
-use http::{Method, Uri};
+use http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
 
+pub use catalog::Catalog;
 pub use conditions::Conditions;
 pub use page::{Listed, Page};
 
@@ -16,6 +27,8 @@ use crate::{
     config,
     oci::{Digest, InvalidName, Name, Reference, Registry, Repository},
 };
+use host::Hosts;
+use path::{Content, Kind, Place};
 
 /// The longest path with its query, in bytes: that of a valid request has its names and a little more.
 const MAX_TARGET: usize = 8 * 1024;
@@ -25,6 +38,7 @@ const MAX_TARGET: usize = 8 * 1024;
 pub struct Routes {
     /// Registries and their aliases, in lower case.
     registries: HashMap<String, Registry>,
+    hosts: Hosts,
     default: Option<Registry>,
 }
 
@@ -78,6 +92,13 @@ pub enum Endpoint {
         /// The part that is wanted.
         page: Page,
     },
+    /// The repositories of which something is here.
+    Catalog {
+        /// Which of them, and by what names.
+        catalog: Catalog,
+        /// The part that is wanted.
+        page: Page,
+    },
 }
 
 /// Why a request cannot be routed.
@@ -89,6 +110,9 @@ pub enum RouteError {
     /// Longer than any valid path.
     #[error("the path is longer than {MAX_TARGET} bytes")]
     Length,
+    /// Outside of the API.
+    #[error("there is nothing here; the registry is at /v2/")]
+    Elsewhere,
     /// No endpoint of the API.
     #[error("this mirror has no such endpoint")]
     Endpoint,
@@ -106,6 +130,16 @@ pub enum RouteError {
     Name(#[from] InvalidName),
 }
 
+/// The registries that a request names, strongest first.
+struct Named<'a> {
+    /// By `ns`.
+    namespace: Option<&'a Registry>,
+    /// By what stands before `/v2/`.
+    prefix: Option<&'a Registry>,
+    /// By the host, for bare names.
+    host: Option<&'a Registry>,
+}
+
 impl Routes {
     /// The routes to `upstreams`.
     pub fn new(upstreams: &[config::Upstream]) -> Routes {
@@ -117,11 +151,21 @@ impl Routes {
             }
         }
         let default = upstreams.iter().find(|upstream| upstream.default);
-        Routes { registries, default: default.map(|upstream| upstream.registry.clone()) }
+        Routes {
+            registries,
+            hosts: Hosts::new(upstreams),
+            default: default.map(|upstream| upstream.registry.clone()),
+        }
     }
 
-    /// Finds out what is asked for.
-    pub fn parse(&self, method: &Method, uri: &Uri) -> Result<Route, RouteError> {
+    /// Finds out what is asked for. Of the headers only `Host` counts, and only where the URI has
+    /// no authority (RFC 9112, section 3.2.2; HTTP/2 has it there always).
+    pub fn parse(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Route, RouteError> {
         let verb = match *method {
             Method::GET => Verb::Get,
             Method::HEAD => Verb::Head,
@@ -130,94 +174,102 @@ impl Routes {
         if uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
             return Err(RouteError::Length);
         }
-        let path =
-            percent_decode_str(uri.path()).decode_utf8().map_err(|_| RouteError::Endpoint)?;
-        let namespace = self.namespace(uri.query().unwrap_or_default())?;
-        let endpoint = self.endpoint(&path, uri, namespace.as_ref())?;
-        Ok(Route { verb, endpoint, namespace })
-    }
-
-    /// The registry that `ns` names. Other query keys are ignored.
-    fn namespace(&self, query: &str) -> Result<Option<Registry>, RouteError> {
-        let Some(value) = query.split('&').find_map(|pair| pair.strip_prefix("ns=")) else {
-            return Ok(None);
+        let path = percent_decode_str(uri.path()).decode_utf8().map_err(|_| InvalidName::Name)?;
+        let namespace = page::value(uri, "ns").map(|name| self.mirrored(&name)).transpose()?;
+        let endpoint = match path::split(&path).ok_or(RouteError::Elsewhere)? {
+            Place::Root => Endpoint::Greeting,
+            Place::Api { prefix, rest } => {
+                let prefix = prefix.map(|name| self.mirrored(name)).transpose()?;
+                let host = self.hosts.registry(uri, headers);
+                self.endpoint(rest, uri, &Named { namespace, prefix, host })?
+            }
         };
-        let name = percent_decode_str(value).decode_utf8_lossy();
-        let registry =
-            self.registry(&name).ok_or_else(|| RouteError::Registry(name.into_owned()))?;
-        Ok(Some(registry.clone()))
+        Ok(Route { verb, endpoint, namespace: namespace.cloned() })
     }
 
     fn registry(&self, name: &str) -> Option<&Registry> {
         self.registries.get(&name.to_ascii_lowercase())
     }
 
-    fn endpoint(
-        &self,
-        path: &str,
-        uri: &Uri,
-        namespace: Option<&Registry>,
-    ) -> Result<Endpoint, RouteError> {
-        if path == "/" {
-            return Ok(Endpoint::Greeting);
-        }
-        let (prefix, rest) = split_version(path).ok_or(RouteError::Endpoint)?;
-        let prefix = match prefix {
-            Some(name) => {
-                Some(self.registry(name).ok_or_else(|| RouteError::Registry(name.to_owned()))?)
-            }
-            None => None,
-        };
-        if rest.is_empty() {
-            return Ok(Endpoint::Version);
-        }
-        let (name, kind) = split_kind(rest).ok_or(RouteError::Endpoint)?;
-        let repository = self.repository(name, prefix, namespace)?;
-        match kind {
-            Kind::Manifest(reference) => {
-                Ok(Endpoint::Manifest { repository, reference: reference.parse()? })
-            }
-            Kind::Blob(digest) => {
-                let digest = digest.parse().map_err(InvalidName::Digest)?;
-                Ok(Endpoint::Blob { repository, digest })
-            }
-            Kind::Tags => {
-                let page = Page::parse(uri, namespace)?;
-                Ok(Endpoint::Tags { repository, name: name.to_owned(), page })
-            }
-        }
+    fn mirrored(&self, name: &str) -> Result<&Registry, RouteError> {
+        self.registry(name).ok_or_else(|| RouteError::Registry(name.to_owned()))
     }
 
-    /// Which repository is meant: by `ns`, by the path's registry, or of the default upstream.
-    fn repository(
-        &self,
-        name: &str,
-        prefix: Option<&Registry>,
-        namespace: Option<&Registry>,
-    ) -> Result<Repository, RouteError> {
-        let registry = namespace.or(prefix);
-        if let (Some(prefix), Some(registry)) = (prefix, registry)
-            && prefix != registry
-        {
-            return Err(RouteError::Registry(format!("{prefix} under {registry}")));
-        }
+    fn endpoint(&self, rest: &str, uri: &Uri, named: &Named<'_>) -> Result<Endpoint, RouteError> {
+        let (name, content) = match path::kind(rest).ok_or(RouteError::Endpoint)? {
+            Kind::Version => return Ok(Endpoint::Version),
+            Kind::Catalog { registry } => {
+                let page = Page::parse(uri, named.namespace)?;
+                return Ok(Endpoint::Catalog { catalog: self.catalog(registry, named)?, page });
+            }
+            Kind::Of { name, content } => (name, content),
+        };
+        let repository = self.repository(name, named)?;
+        Ok(match content {
+            Content::Manifest(reference) => {
+                Endpoint::Manifest { repository, reference: reference.parse()? }
+            }
+            Content::Blob(digest) => Endpoint::Blob { repository, digest: parsed(digest)? },
+            Content::Tags => {
+                let page = Page::parse(uri, named.namespace)?;
+                Endpoint::Tags { repository, name: name.to_owned(), page }
+            }
+        })
+    }
+
+    /// Which repository is meant, and by what name it goes there.
+    fn repository(&self, name: &str, named: &Named<'_>) -> Result<Repository, RouteError> {
         let (leading, inner) = name.split_once('/').unwrap_or((name, ""));
-        let named = self.registry(leading).filter(|_| !inner.is_empty());
-        let (registry, name) = match (registry, named) {
+        let within = self.registry(leading).filter(|_| !inner.is_empty());
+        let (registry, name) = match (named.registry()?, within) {
             // BuildKit and k3s name the registry twice.
             (Some(registry), Some(_)) if leading == registry.as_str() => (registry, inner),
             (Some(registry), Some(other)) if leading == other.as_str() => {
-                return Err(RouteError::Registry(format!("{other} under {registry}")));
+                return Err(under(other, registry));
             }
             (Some(registry), Some(_) | None) => (registry, name),
             (None, Some(registry)) => (registry, inner),
             (None, None) if leading.contains(':') => {
                 return Err(RouteError::Registry(leading.to_owned()));
             }
-            (None, None) => (self.default.as_ref().ok_or(RouteError::NoDefault)?, name),
+            (None, None) => {
+                let home = named.host.or(self.default.as_ref());
+                (home.ok_or(RouteError::NoDefault)?, name)
+            }
         };
         Ok(Repository::new(registry.clone(), name_in(registry, name)?))
     }
+
+    /// Which repositories are listed. Behind `ns` or a prefix, no other registry is named.
+    fn catalog(&self, within: Option<&str>, named: &Named<'_>) -> Result<Catalog, RouteError> {
+        match (named.registry()?, within) {
+            (Some(_), Some(_)) => Err(RouteError::Endpoint),
+            (None, Some(name)) => Ok(Catalog::within(self.mirrored(name)?, name)),
+            (Some(registry), None) => Ok(Catalog::of(registry)),
+            (None, None) => match named.host {
+                Some(registry) => Ok(Catalog::of(registry)),
+                None => Ok(Catalog::of_all(self.default.as_ref())),
+            },
+        }
+    }
+}
+
+impl<'a> Named<'a> {
+    /// The registry that nothing in the name can change.
+    fn registry(&self) -> Result<Option<&'a Registry>, RouteError> {
+        match (self.namespace, self.prefix) {
+            (Some(namespace), Some(prefix)) if namespace != prefix => Err(under(prefix, namespace)),
+            (namespace, prefix) => Ok(namespace.or(prefix)),
+        }
+    }
+}
+
+fn under(inner: &Registry, outer: &Registry) -> RouteError {
+    RouteError::Registry(format!("{inner} under {outer}"))
+}
+
+fn parsed(digest: &str) -> Result<Digest, InvalidName> {
+    Ok(digest.parse::<Digest>()?)
 }
 
 /// Official images are in `library/` on Docker Hub, whatever a user types.
@@ -226,138 +278,4 @@ fn name_in(registry: &Registry, name: &str) -> Result<Name, InvalidName> {
         return format!("library/{name}").parse();
     }
     name.parse()
-}
-
-/// What of a repository, by what is written behind its name.
-enum Kind<'a> {
-    Manifest(&'a str),
-    Blob(&'a str),
-    Tags,
-}
-
-/// Splits `/v2/rest` and `/<registry>/v2/rest`. The trailing slash of `/v2/` may be missing.
-fn split_version(path: &str) -> Option<(Option<&str>, &str)> {
-    let path = path.strip_prefix('/')?;
-    if let Some(rest) = strip_version(path) {
-        return Some((None, rest));
-    }
-    let (registry, rest) = path.split_once('/')?;
-    Some((Some(registry), strip_version(rest)?))
-}
-
-fn strip_version(path: &str) -> Option<&str> {
-    if path == "v2" { Some("") } else { path.strip_prefix("v2/") }
-}
-
-/// Splits `name/manifests/reference` from the end: names may have components called
-/// `manifests`, `blobs` or `tags`.
-fn split_kind(rest: &str) -> Option<(&str, Kind<'_>)> {
-    let (rest, last) = rest.rsplit_once('/')?;
-    let (name, kind) = rest.rsplit_once('/')?;
-    let kind = match (kind, last) {
-        ("manifests", reference) => Kind::Manifest(reference),
-        ("blobs", digest) => Kind::Blob(digest),
-        ("tags", "list") => Kind::Tags,
-        _ => return None,
-    };
-    Some((name, kind))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn upstream(registry: &str, alias: &str, default: bool) -> config::Upstream {
-        config::Upstream {
-            registry: registry.parse().unwrap(),
-            endpoints: Vec::new(),
-            aliases: vec![alias.to_owned()],
-            default,
-            tag_ttl: std::time::Duration::ZERO,
-            trusted_realms: Vec::new(),
-        }
-    }
-
-    fn routes() -> Routes {
-        Routes::new(&[
-            upstream("docker.io", "hub.corp", true),
-            upstream("quay.io:443", "quay.corp", false),
-        ])
-    }
-
-    fn repository(uri: &str) -> Result<String, RouteError> {
-        let route = routes().parse(&Method::GET, &uri.parse().unwrap())?;
-        match route.endpoint {
-            Endpoint::Manifest { repository, .. }
-            | Endpoint::Blob { repository, .. }
-            | Endpoint::Tags { repository, .. } => Ok(repository.to_string()),
-            other @ (Endpoint::Greeting | Endpoint::Version) => panic!("{uri}: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn each_way_in_leads_to_its_registry() {
-        let cases = [
-            ("/v2/busybox/manifests/1", "docker.io/library/busybox"),
-            ("/v2/a/b/manifests/1", "docker.io/a/b"),
-            ("/v2/docker.io/busybox/manifests/1", "docker.io/library/busybox"),
-            ("/v2/quay.io:443/a/manifests/1", "quay.io:443/a"),
-            ("/v2/quay.io%3A443/a/manifests/1", "quay.io:443/a"),
-            ("/v2/quay.corp/a/b/manifests/1", "quay.io:443/a/b"),
-            ("/QUAY.corp/v2/a/b/manifests/1", "quay.io:443/a/b"),
-            ("/v2/a/b/manifests/1?ns=quay.io:443", "quay.io:443/a/b"),
-            ("/v2/quay.io:443/a/manifests/1?ns=quay.io%3A443", "quay.io:443/a"),
-            ("/quay.corp/v2/a/manifests/1?x=1&ns=quay.io:443", "quay.io:443/a"),
-            ("/v2/quay.corp/a/manifests/1?ns=quay.io:443", "quay.io:443/quay.corp/a"),
-            ("/v2/busybox/manifests/1?ns=docker.io", "docker.io/library/busybox"),
-            ("/v2/manifests/blobs/manifests/1", "docker.io/manifests/blobs"),
-            ("/v2/busybox/tags/list", "docker.io/library/busybox"),
-            ("/v2/quay.corp/tags/list/tags/list?n=1", "quay.io:443/tags/list"),
-            ("/quay.corp/v2/a/manifests/tags/list", "quay.io:443/a/manifests"),
-            ("/v2/a/tags/manifests/list", "docker.io/a/tags"),
-        ];
-        for (uri, expected) in cases {
-            assert_eq!(repository(uri).as_deref(), Ok(expected), "{uri}");
-        }
-    }
-
-    #[test]
-    fn the_set_of_registries_is_closed() {
-        for uri in [
-            "/v2/a/manifests/1?ns=evil.example",
-            "/v2/localhost:5000/a/manifests/1",
-            "/evil.example/v2/a/manifests/1",
-            "/v2/quay.io:443/a/manifests/1?ns=docker.io",
-            "/quay.corp/v2/a/manifests/1?ns=docker.io",
-        ] {
-            assert!(matches!(repository(uri), Err(RouteError::Registry(_))), "{uri}");
-        }
-    }
-
-    #[test]
-    fn what_is_malformed_is_named() {
-        let digest = format!("sha256:{}", "0".repeat(64));
-        assert_eq!(repository(&format!("/v2/A/blobs/{digest}")), Err(InvalidName::Name.into()));
-        assert!(matches!(
-            repository("/v2/a/blobs/latest"),
-            Err(RouteError::Name(InvalidName::Digest(_)))
-        ));
-        assert_eq!(repository("/v2/a/manifests/-x"), Err(InvalidName::Tag.into()));
-        assert_eq!(repository("/v2/a/../b/manifests/1"), Err(InvalidName::Name.into()));
-        assert_eq!(repository("/v2/a/tags/list?n=x"), Err(RouteError::PageSize));
-        for uri in
-            ["/v1/", "/v2/a", "/v2/a/b", "/v2/tags/list", "/v2/a/tags/1", "/v2/%ff/manifests/1"]
-        {
-            assert_eq!(repository(uri), Err(RouteError::Endpoint), "{uri}");
-        }
-    }
-
-    #[test]
-    fn the_version_endpoint_needs_no_slash_and_no_default() {
-        for uri in ["/v2", "/v2/", "/v2/?ns=docker.io", "/quay.corp/v2/"] {
-            let route = Routes::new(&[upstream("docker.io", "quay.corp", false)])
-                .parse(&Method::HEAD, &uri.parse().unwrap());
-            assert_eq!(route.unwrap().endpoint, Endpoint::Version, "{uri}");
-        }
-    }
 }

@@ -48,6 +48,7 @@ struct Draft<'a> {
     origin: Option<Origin<'a>>,
     stated_default: Option<(bool, Origin<'a>)>,
     aliases: Vec<(Registry, Origin<'a>)>,
+    server_names: Vec<(Registry, Origin<'a>)>,
 }
 
 type Table<'a> = &'a Spanned<DeValue<'a>>;
@@ -104,12 +105,13 @@ fn draft<'a>(reader: &mut Reader<'a>, registry: Registry, table: Option<Table<'a
     let origin = section.origin();
     let tag_ttl =
         if BUILT_IN.contains(&registry.as_str()) { BUILT_IN_TAG_TTL } else { ADDED_TAG_TTL };
-    let alias = |item: Written<'a>| Ok((value::registry(item)?, item.origin));
-    let aliases = section.take("aliases", value::list_of(alias));
-    let aliases = aliases.unwrap_or_default();
+    let aliases = names(&mut section, "aliases");
+    let server_names = names(&mut section, "server_names");
+    let texts = |names: &[(Registry, _)]| names.iter().map(|(name, _)| name.to_string()).collect();
     let upstream = Upstream {
         endpoints: endpoints(&mut section, &registry),
-        aliases: aliases.iter().map(|(name, _)| name.to_string()).collect(),
+        aliases: texts(&aliases),
+        server_names: texts(&server_names),
         default: false,
         tag_ttl: section.take("tag_ttl", value::duration).unwrap_or(tag_ttl),
         trusted_realms: trusted_realms(&mut section),
@@ -120,7 +122,14 @@ fn draft<'a>(reader: &mut Reader<'a>, registry: Registry, table: Option<Table<'a
         origin,
         stated_default: section.take_written("default", value::boolean),
         aliases,
+        server_names,
     }
+}
+
+/// A list of hosts, and where each is written.
+fn names<'a>(section: &mut Section<'_, 'a>, key: &str) -> Vec<(Registry, Origin<'a>)> {
+    let name = |item: Written<'a>| Ok((value::registry(item)?, item.origin));
+    section.take(key, value::list_of(name)).unwrap_or_default()
 }
 
 /// `LARDER_UPSTREAM_DOCKER_IO_`
@@ -247,17 +256,52 @@ fn choose_default<'a>(reader: &mut Reader<'a>, drafts: &mut [Draft<'a>]) {
     }
 }
 
+/// No name leads to two registries. A registry may be reached by its own name as a host.
 fn refuse_shared_names<'a>(reader: &mut Reader<'a>, drafts: &[Draft<'a>]) {
-    let registries = drafts.iter().map(|draft| &draft.upstream.registry);
-    let mut owners: BTreeMap<&Registry, &Registry> = registries.map(|name| (name, name)).collect();
+    let mut owners: BTreeMap<&Registry, Owner<'_, 'a>> = BTreeMap::new();
+    for draft in drafts {
+        let registry = &draft.upstream.registry;
+        owners.insert(registry, Owner { registry, origin: draft.origin });
+    }
     for draft in drafts {
         for (alias, origin) in &draft.aliases {
-            if let Some(owner) = owners.insert(alias, &draft.upstream.registry) {
-                let message = format!("{alias} is already a name of {owner}; choose another");
-                reader.wrong(*origin, "upstream.aliases", &message);
+            let owner = Owner { registry: &draft.upstream.registry, origin: Some(*origin) };
+            if let Some(first) = owners.insert(alias, owner) {
+                refuse_second(reader, *origin, "upstream.aliases", alias, &first);
             }
         }
     }
+    let mut hosts: BTreeMap<&Registry, Owner<'_, 'a>> = BTreeMap::new();
+    for draft in drafts {
+        let registry = &draft.upstream.registry;
+        for (name, origin) in &draft.server_names {
+            let owner = Owner { registry, origin: Some(*origin) };
+            let other = owners.get(name).filter(|owner| owner.registry != registry).copied();
+            if let Some(first) = hosts.insert(name, owner).or(other) {
+                refuse_second(reader, *origin, "upstream.server_names", name, &first);
+            }
+        }
+    }
+}
+
+/// Whose a name is, and where that is written; `None` for a registry that is built in.
+#[derive(Clone, Copy)]
+struct Owner<'d, 'a> {
+    registry: &'d Registry,
+    origin: Option<Origin<'a>>,
+}
+
+fn refuse_second<'a>(
+    reader: &mut Reader<'a>,
+    origin: Origin<'a>,
+    key: &str,
+    name: &Registry,
+    first: &Owner<'_, 'a>,
+) {
+    let place = first.origin.map_or_else(|| "built in".to_owned(), |origin| origin.to_string());
+    let message =
+        format!("{name} is already a name of {} ({place}); choose another", first.registry);
+    reader.wrong(origin, key, &message);
 }
 
 /// Refuses names that could as well be the first component of a repository at the default registry.

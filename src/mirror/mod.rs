@@ -6,6 +6,7 @@
 mod ahead;
 mod blob;
 mod body;
+mod catalog;
 mod download;
 mod error;
 mod flight;

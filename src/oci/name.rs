@@ -182,6 +182,12 @@ impl fmt::Debug for Reference {
 
 macro_rules! shown_as_its_text {
     ($($name:ident),*) => {$(
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)

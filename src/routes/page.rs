@@ -4,25 +4,25 @@ use http::Uri;
 use percent_encoding::percent_decode_str;
 
 use super::RouteError;
-use crate::oci::{Registry, Tag};
+use crate::oci::Registry;
 
-/// A page of a list of tags (distribution-spec, § Listing tags).
+/// A page of a list (distribution-spec, § Listing tags).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Page {
     /// The list's path as the client wrote it.
     path: String,
     namespace: Option<Registry>,
-    /// The most tags wanted.
+    /// The most entries wanted.
     n: Option<usize>,
-    /// The tag before the first one wanted.
+    /// The entry before the first one wanted.
     last: Option<String>,
 }
 
-/// The tags on a page.
+/// The entries on a page.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Listed<'a> {
+pub struct Listed<'a, T> {
     /// In order.
-    pub tags: &'a [Tag],
+    pub entries: &'a [T],
     /// Path and query of the next page. `None`: there is none.
     pub next: Option<String>,
 }
@@ -30,37 +30,37 @@ pub struct Listed<'a> {
 impl Page {
     /// The page that `uri` asks for, whose `ns` is `namespace`.
     pub(super) fn parse(uri: &Uri, namespace: Option<&Registry>) -> Result<Page, RouteError> {
-        let query = uri.query().unwrap_or_default();
         Ok(Page {
             path: uri.path().to_owned(),
             namespace: namespace.cloned(),
-            n: value(query, "n").map(|n| number(&n)).transpose()?,
-            last: value(query, "last"),
+            n: value(uri, "n").map(|n| number(&n)).transpose()?,
+            last: value(uri, "last"),
         })
     }
 
-    /// This page of `tags`, which are sorted.
-    pub fn of<'a>(&self, tags: &'a [Tag]) -> Listed<'a> {
+    /// This page of `entries`, which are sorted.
+    pub fn of<'a, T: AsRef<str>>(&self, entries: &'a [T]) -> Listed<'a, T> {
         let last = self.last.as_deref().unwrap_or_default();
-        let start = tags.partition_point(|tag| tag.as_str() <= last);
-        let rest = tags.get(start..).unwrap_or_default();
-        let Some((tags, left)) = self.n.and_then(|n| rest.split_at_checked(n)) else {
-            return Listed { tags: rest, next: None };
+        let start = entries.partition_point(|entry| entry.as_ref() <= last);
+        let rest = entries.get(start..).unwrap_or_default();
+        let Some((entries, left)) = self.n.and_then(|n| rest.split_at_checked(n)) else {
+            return Listed { entries: rest, next: None };
         };
-        let next = tags.last().filter(|_| !left.is_empty()).map(|tag| self.after(tag, tags.len()));
-        Listed { tags, next }
+        let last = entries.last().filter(|_| !left.is_empty());
+        let next = last.map(|last| self.after(last.as_ref(), entries.len()));
+        Listed { entries, next }
     }
 
-    fn after(&self, tag: &Tag, n: usize) -> String {
+    fn after(&self, last: &str, n: usize) -> String {
         let namespace = self.namespace.as_ref();
         let namespace = namespace.map_or_else(String::new, |registry| format!("ns={registry}&"));
-        format!("{}?{namespace}n={n}&last={tag}", self.path)
+        format!("{}?{namespace}n={n}&last={last}", self.path)
     }
 }
 
-/// The decoded value of the first such key.
-fn value(query: &str, key: &str) -> Option<String> {
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+/// The decoded value of the first such key in the query. Other keys are ignored.
+pub(super) fn value(uri: &Uri, key: &str) -> Option<String> {
+    let mut pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(name, _)| *name == key)?;
     Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
 }
@@ -76,6 +76,7 @@ fn number(text: &str) -> Result<usize, RouteError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::Tag;
 
     fn tags() -> Vec<Tag> {
         ["1", "10", "2", "B", "a"].map(|tag| tag.parse().unwrap()).to_vec()
@@ -87,7 +88,7 @@ mod tests {
         let uri = format!("/v2/a%2Fb/tags/list?{query}").parse().unwrap();
         let tags = tags();
         let listed = Page::parse(&uri, namespace).unwrap().of(&tags);
-        let names: Vec<_> = listed.tags.iter().map(Tag::as_str).collect();
+        let names: Vec<_> = listed.entries.iter().map(Tag::as_str).collect();
         (names.join(" "), listed.next)
     }
 

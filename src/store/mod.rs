@@ -69,6 +69,9 @@ use crate::{
 /// How long between two writes of one blob's last use, in running time.
 pub const TOUCH_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// Repositories looked at under one lock.
+const STEP: usize = 1024;
+
 /// A handle on the store; clones share it.
 #[derive(Clone, Debug)]
 pub struct Store(Arc<Shared>);
@@ -258,6 +261,16 @@ impl Store {
     /// or layer.
     pub fn is_listed(&self, repository: &Repository, digest: &Digest) -> bool {
         self.0.memory.with(|table| table.is_listed(repository, digest))
+    }
+
+    /// The repositories of which a manifest is here that upstream showed in them, in no order.
+    ///
+    /// # Errors
+    /// When the threads for such work are gone: at the very end.
+    pub async fn repositories(&self) -> io::Result<Vec<Repository>> {
+        let store = Arc::clone(&self.0);
+        let step = move |from| store.memory.with(|table| table.shown(from, STEP));
+        blocking(move || (0..).step_by(STEP).map_while(step).flatten().collect()).await
     }
 
     fn prove(&self, repository: &Repository, digest: &Digest, proof: Proof) {

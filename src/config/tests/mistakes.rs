@@ -126,11 +126,23 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[[upstream]]\nregistry = \"ghcr.io\"\naliases = [\"quay.io\"]",
-        "larder.toml:3: upstream.aliases: quay.io is already a name of quay.io; choose another",
+        "larder.toml:3: upstream.aliases: quay.io is already a name of quay.io (built in); choose another",
     ),
     (
         "[[upstream]]\nregistry = \"ghcr.io\"\naliases = [\"a.b\", \"A.B\"]",
-        "larder.toml:3: upstream.aliases: a.b is already a name of ghcr.io; choose another",
+        "larder.toml:3: upstream.aliases: a.b is already a name of ghcr.io (larder.toml:3); choose another",
+    ),
+    (
+        "[[upstream]]\nregistry = \"quay.io\"\n[[upstream]]\nregistry = \"ghcr.io\"\naliases = [\"quay.io\"]",
+        "larder.toml:5: upstream.aliases: quay.io is already a name of quay.io (larder.toml:1); choose another",
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\nserver_names = [\"ghcr.io\", \"a.b\"]\n[[upstream]]\nregistry = \"quay.io\"\nserver_names = [\"a.b:5000\", \"A.B\"]",
+        "larder.toml:6: upstream.server_names: a.b is already a name of ghcr.io (larder.toml:3); choose another",
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\nserver_names = [\"quay.io\"]",
+        "larder.toml:3: upstream.server_names: quay.io is already a name of quay.io (built in); choose another",
     ),
     (
         "[[upstream]]\nregistry = \"ghcr.io\"\nendpoints = [\"ghcr.io\"]",

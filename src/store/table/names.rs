@@ -156,6 +156,18 @@ impl Table {
         Some(tags.chain(untagged).flatten().collect())
     }
 
+    /// Those of the `count` repositories from number `from` that have something to show: a tag, or
+    /// a manifest that was asked for by digest, whose file is here. `None`: there are no more.
+    pub fn shown(&self, from: usize, count: usize) -> Option<Vec<Repository>> {
+        let is_here = |id: &Id| self.slots.get(*id).is_some_and(|slot| slot.present);
+        // What a tag means is among the manifests.
+        let is_shown = |slot: &&RepositorySlot| slot.manifests.iter().any(is_here);
+        (from < self.repositories.len()).then(|| {
+            let slots = self.repositories.iter().skip(from).take(count);
+            slots.filter(is_shown).map(|slot| slot.repository.clone()).collect()
+        })
+    }
+
     /// The row of a tag; `None` when there is no such tag.
     pub(super) fn tag_row(
         &self,

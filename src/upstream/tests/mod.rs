@@ -38,6 +38,7 @@ fn build(endpoints: Vec<Endpoint>, trusted_realms: &[&str]) -> Upstream {
         registry: "registry.test".parse().unwrap(),
         endpoints,
         aliases: Vec::new(),
+        server_names: Vec::new(),
         default: false,
         tag_ttl: Duration::ZERO,
         trusted_realms: trusted_realms.iter().map(ToString::to_string).collect(),
