@@ -1,5 +1,7 @@
-//! The read-only admin API as a function from request to response: health, readiness, metrics.
-//! It has no listener; [`crate::server`] serves it on `admin.listen`.
+//! The read-only admin API as a function from request to response: health, readiness, metrics,
+//! upstreams. It has no listener; [`crate::server`] serves it on `admin.listen`.
+
+mod upstreams;
 
 use std::{fmt, sync::Arc};
 
@@ -10,6 +12,8 @@ use http::{
 };
 use http_body_util::Full;
 
+pub use upstreams::Upstreams;
+
 use crate::metrics::Metrics;
 
 /// Answers the admin API; clones share their state.
@@ -17,18 +21,23 @@ use crate::metrics::Metrics;
 pub struct Admin {
     metrics: Arc<Metrics>,
     ready: Arc<Readiness>,
+    upstreams: Upstreams,
 }
+
+const NO_SUCH_PAGE: &str =
+    "no such page; there are /healthz, /readyz, /metrics and /api/v1/upstreams\n";
 
 /// Says whether pulls can be served now, or why not. It must not block.
 type Readiness = dyn Fn() -> Result<(), String> + Send + Sync;
 
 impl Admin {
-    /// An admin API that shows `metrics` and asks `ready` on every readiness probe.
+    /// An admin API that shows `metrics` and `upstreams`, and asks `ready` on every readiness probe.
     pub fn new(
         metrics: Arc<Metrics>,
         ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+        upstreams: Upstreams,
     ) -> Admin {
-        Admin { metrics, ready: Arc::new(ready) }
+        Admin { metrics, ready: Arc::new(ready), upstreams }
     }
 
     /// The answer to one request. The body goes with HEAD too; the server leaves it out.
@@ -37,12 +46,8 @@ impl Admin {
             "/healthz" => Admin::health,
             "/readyz" => Admin::readiness,
             "/metrics" => Admin::metrics,
-            _ => {
-                return text(
-                    StatusCode::NOT_FOUND,
-                    "no such page; there are /healthz, /readyz and /metrics\n",
-                );
-            }
+            "/api/v1/upstreams" => Admin::upstreams,
+            _ => return text(StatusCode::NOT_FOUND, NO_SUCH_PAGE),
         };
         if method != Method::GET && method != Method::HEAD {
             let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
@@ -71,6 +76,12 @@ impl Admin {
         );
         page
     }
+
+    fn upstreams(&self) -> Response<Full<Bytes>> {
+        let mut page = text(StatusCode::OK, self.upstreams.document().to_string());
+        page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        page
+    }
 }
 
 impl fmt::Debug for Admin {
@@ -91,9 +102,11 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{clock::Clock, refused::Refused};
 
     fn admin(ready: Result<(), String>) -> Admin {
-        Admin::new(Arc::new(Metrics::new()), move || ready.clone())
+        let upstreams = Upstreams::new(Vec::new(), Refused::new(Clock::system()));
+        Admin::new(Arc::new(Metrics::new()), move || ready.clone(), upstreams)
     }
 
     fn status(admin: &Admin, method: Method, path: &str) -> u16 {
@@ -108,7 +121,9 @@ mod tests {
             (Method::HEAD, "/healthz", 200),
             (Method::GET, "/readyz", 200),
             (Method::GET, "/metrics", 200),
+            (Method::GET, "/api/v1/upstreams", 200),
             (Method::POST, "/metrics", 405),
+            (Method::DELETE, "/api/v1/upstreams", 405),
             (Method::GET, "/", 404),
             (Method::DELETE, "/healthz/x", 404),
         ];

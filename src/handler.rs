@@ -11,6 +11,7 @@ use crate::{
     mirror::{AheadBytes, Found, Mirror},
     oci::{Digest, Reference, Repository},
     pulls::{PulledBlob, Puller, Pulls},
+    refused::Refused,
     response::{self, Body},
     routes::{Catalog, Conditions, Endpoint, Page, Route, RouteError, Routes, Verb},
 };
@@ -21,18 +22,20 @@ pub struct Handler {
     routes: Routes,
     access: Access,
     metrics: Arc<Metrics>,
+    refused: Refused,
     pulls: Pulls,
 }
 
 impl Handler {
-    /// A handler in front of `mirror`.
+    /// A handler in front of `mirror`, which tells `refused` what is not mirrored.
     pub fn new(
         mirror: Arc<Mirror>,
         routes: Routes,
         access: Access,
         metrics: Arc<Metrics>,
+        refused: Refused,
     ) -> Handler {
-        Handler { mirror, routes, access, metrics, pulls: Pulls::default() }
+        Handler { mirror, routes, access, metrics, refused, pulls: Pulls::default() }
     }
 
     /// Answers one request; its body, if it has one, is not read.
@@ -67,6 +70,7 @@ impl Handler {
     fn refuse(&self, error: &RouteError) -> Response<Body> {
         if let RouteError::Registry(name) = error {
             self.metrics.refused_namespaces.inc();
+            self.refused.note(name);
             tracing::debug!(name, "refused a registry that is not configured");
         }
         response::route_error(error)

@@ -35,7 +35,7 @@
 //! | 1 | [`config`] |
 //! | 2 | [`store`] and [`upstream`], which do not know each other |
 //! | 3 | [`mirror`] |
-//! | 4 | [`routes`] → [`response`] → [`access`] → [`pulls`] → [`account`] → [`handler`]; [`admin`] |
+//! | 4 | [`routes`] → [`response`] → [`access`] → [`pulls`] → [`account`], [`refused`] → [`handler`], [`admin`] |
 //! | 5 | [`server`] |
 //! | 6 | [`start`] and [`run`], `announce`, [`cli`] |
 
@@ -58,6 +58,7 @@ pub mod account;
 pub mod admin;
 pub mod handler;
 pub mod pulls;
+pub mod refused;
 pub mod response;
 pub mod routes;
 pub mod server;
@@ -79,12 +80,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Access, Peer},
-    admin::Admin,
+    admin::{Admin, Upstreams},
     clock::Clock,
     config::{Config, Listen},
     handler::Handler,
     metrics::Metrics,
     mirror::{Mirror, Mirrored},
+    refused::Refused,
     routes::Routes,
     server::{BindError, Listener, Server, Tls, TlsError},
     store::Store,
@@ -190,11 +192,16 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
     // Last of what may fail: once open, it has to be closed.
     let store = Store::open(&config.data_dir, &config.cache, clock.clone(), metrics.clone())?;
     let cache = config.cache.clone();
-    let mirror = Arc::new(Mirror::new(store.clone(), upstreams, cache, clock, metrics.clone()));
+    let refused = Refused::new(clock.clone());
+    let mirrored = mirrored(&config, &upstreams);
+    let mirror = Arc::new(Mirror::new(store.clone(), mirrored, cache, clock, metrics.clone()));
     let sweeps = tokio::spawn(sweep_regularly(mirror.clone(), config.cache.sweep_interval));
 
-    let registry = serve_registry(&config, listeners, tls, mirror.clone(), metrics.clone());
-    let admin = serve_admin(admin_listener, metrics, draining.clone());
+    let registry =
+        serve_registry(&config, listeners, tls, mirror.clone(), metrics.clone(), refused.clone());
+    let shown = config.upstreams.iter().cloned().zip(upstreams).collect();
+    let admin = Admin::new(metrics, readiness(draining.clone()), Upstreams::new(shown, refused));
+    let admin = serve_admin(admin_listener, admin);
     Ok(Larder {
         registry_addresses,
         admin_address,
@@ -285,13 +292,18 @@ fn set_up_upstreams(
     config: &Config,
     own_listeners: Arc<[SocketAddr]>,
     metrics: &Arc<Metrics>,
-) -> Result<Vec<Mirrored>, StartError> {
+) -> Result<Vec<Upstream>, StartError> {
     let set_up = |upstream: &config::Upstream| {
         let limits = &config.download;
-        let client = Upstream::new(upstream, limits, own_listeners.clone(), metrics.clone())?;
-        Ok(Mirrored::new(client, upstream.tag_ttl))
+        Ok(Upstream::new(upstream, limits, own_listeners.clone(), metrics.clone())?)
     };
     config.upstreams.iter().map(set_up).collect()
+}
+
+fn mirrored(config: &Config, upstreams: &[Upstream]) -> Vec<Mirrored> {
+    let clients = upstreams.iter().cloned();
+    let mirrored = clients.zip(&config.upstreams);
+    mirrored.map(|(client, upstream)| Mirrored::new(client, upstream.tag_ttl)).collect()
 }
 
 fn serve_registry(
@@ -300,10 +312,11 @@ fn serve_registry(
     tls: Option<Tls>,
     mirror: Arc<Mirror>,
     metrics: Arc<Metrics>,
+    refused: Refused,
 ) -> Server {
     let routes = Routes::new(&config.upstreams);
     let access = Access::new(&config.access);
-    let handler = Arc::new(Handler::new(mirror, routes, access, metrics));
+    let handler = Arc::new(Handler::new(mirror, routes, access, metrics, refused));
     let server = Server::new().with_tls(tls);
     for listener in listeners {
         let handler = handler.clone();
@@ -315,8 +328,7 @@ fn serve_registry(
     server
 }
 
-fn serve_admin(listener: Listener, metrics: Arc<Metrics>, draining: CancellationToken) -> Server {
-    let admin = Admin::new(metrics, readiness(draining));
+fn serve_admin(listener: Listener, admin: Admin) -> Server {
     let server = Server::new();
     server.serve(listener, move |_peer: Peer, request: Request<Incoming>| {
         let answer = admin.answer(request.method(), request.uri().path());

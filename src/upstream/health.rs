@@ -87,9 +87,14 @@ impl Health {
             .inc_by(u64::try_from(received).unwrap_or(u64::MAX));
     }
 
+    /// Time since upstream answered; `None` when it never did, or has failed since.
+    pub(super) fn since_answer(&self) -> Option<Duration> {
+        lock(&self.last_answer).map(|answer| answer.elapsed())
+    }
+
     /// Whether upstream answered within the last `time` and has not failed since.
     pub(super) fn answered_within(&self, time: Duration) -> bool {
-        lock(&self.last_answer).is_some_and(|answer| answer.elapsed() <= time)
+        self.since_answer().is_some_and(|since| since <= time)
     }
 
     /// Upstream allows no more requests for now, perhaps saying for how long.

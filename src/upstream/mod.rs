@@ -64,6 +64,15 @@ struct Inner {
     health: Arc<Health>,
 }
 
+/// What upstream's last answers say of it.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamState {
+    /// Time since it answered; `None` when it was never asked, or has failed since.
+    pub since_answer: Option<Duration>,
+    /// How much longer it asked to be left alone.
+    pub pause_left: Option<Duration>,
+}
+
 /// Upstream's answer to a HEAD of a manifest. What is `None` was missing or unusable.
 #[derive(Clone, Debug, Default)]
 pub struct ManifestHead {
@@ -205,6 +214,12 @@ impl Upstream {
     pub async fn list_tags(&self, name: &Name, deadline: Instant) -> Result<Vec<Tag>, Error> {
         let ask = Ask::tags_list(name);
         self.first_answer(&ask, deadline, |endpoint| endpoint.list_tags(name)).await
+    }
+
+    /// How it is, as far as it was asked.
+    pub fn state(&self) -> UpstreamState {
+        let health = &self.inner.health;
+        UpstreamState { since_answer: health.since_answer(), pause_left: health.pause_left() }
     }
 
     /// Whether upstream answered anything (any status below 500) within the last `time`, and has

@@ -8,7 +8,7 @@ use std::{
 
 /// Each module's layer, and its place among the siblings of that layer: it may use what is in a
 /// lower layer, and siblings of a lower place. What is no module stands in `lib.rs`.
-const MODULES: [(&str, u32, u32); 20] = [
+const MODULES: [(&str, u32, u32); 21] = [
     ("oci", 0, 0),
     ("metrics", 0, 0),
     ("clock", 0, 0),
@@ -23,6 +23,7 @@ const MODULES: [(&str, u32, u32); 20] = [
     ("access", 4, 2),
     ("pulls", 4, 3),
     ("account", 4, 4),
+    ("refused", 4, 4),
     ("handler", 4, 5),
     ("admin", 4, 5),
     ("server", 5, 0),
@@ -47,7 +48,7 @@ fn homes(name: &str) -> Option<Vec<&'static str>> {
         "sha2" => &[&["oci/digest"]],
         "prometheus" => &[&["metrics"]],
         "toml" => &[&["config"]],
-        "humantime" => &[&["config", "store/layout"], &TOP],
+        "humantime" => &[&["config", "store/layout", "admin"], &TOP],
         "bytesize" => &[&["config"], &TOP],
         "sled" => &[&["store/index"]],
         "hyper_rustls" => &[&["upstream"]],

@@ -16,6 +16,7 @@
 mod ahead;
 mod architecture;
 mod auth;
+mod catalog;
 mod config;
 mod connections;
 mod crash;
@@ -33,6 +34,7 @@ mod metrics;
 mod parts;
 mod proof;
 mod pull;
+mod routing;
 mod shutdown;
 mod support;
 mod tags;

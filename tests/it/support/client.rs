@@ -103,7 +103,10 @@ impl Client {
     async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Option<TcpStream> {
         let mut stream = TcpStream::connect(self.server).await.ok()?;
         stream.set_nodelay(true).unwrap();
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n", self.server);
+        let mut head = format!("{method} {path} HTTP/1.1\r\n");
+        if headers.iter().all(|(name, _)| *name != "host") {
+            head += &format!("host: {}\r\n", self.server);
+        }
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }

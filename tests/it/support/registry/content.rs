@@ -192,7 +192,7 @@ fn range(request: &Request) -> Option<(usize, Option<usize>)> {
 }
 
 /// Repository, kind and reference of the path behind `/v2/`.
-fn split(path: &str) -> Option<(&str, &str, &str)> {
+pub(super) fn split(path: &str) -> Option<(&str, &str, &str)> {
     let (rest, reference) = path.rsplit_once('/')?;
     let (repository, kind) = rest.rsplit_once('/')?;
     let is_known = matches!((kind, reference), ("manifests" | "blobs", _) | ("tags", "list"));

@@ -2,7 +2,7 @@
 
 use larder::oci::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 
-use super::http::Request;
+use super::{content::split, http::Request};
 
 /// What is wrong with a request, if anything.
 pub(super) fn complaint(request: &Request) -> Option<String> {
@@ -14,11 +14,11 @@ fn wrong(request: &Request) -> Option<&'static str> {
     if request.query_values("ns").next().is_some() {
         return Some("ns is forwarded, which some registries answer with 400");
     }
-    let is_content = request.path.contains("/manifests/") || request.path.contains("/blobs/");
-    if is_content && request.header("accept-encoding") != Some("identity") {
+    let kind = request.path.strip_prefix("/v2/").and_then(split).map(|(_, kind, _)| kind);
+    if kind.is_some() && request.header("accept-encoding") != Some("identity") {
         return Some("a compressed answer would break the digest");
     }
-    if request.path.contains("/manifests/") {
+    if kind == Some("manifests") {
         let accept = request.header_lines("accept").collect::<Vec<_>>().join(", ");
         let types = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
         if types.iter().any(|media_type| !accept.contains(media_type)) {

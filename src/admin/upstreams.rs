@@ -1,0 +1,62 @@
+//! `GET /api/v1/upstreams`: the registries that are mirrored, how they are, and what was refused.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::{
+    config,
+    refused::{Refused, RefusedName},
+    upstream::{Upstream, UpstreamState},
+};
+
+/// What is shown of the upstreams.
+#[derive(Clone)]
+pub struct Upstreams {
+    mirrored: Vec<(config::Upstream, Upstream)>,
+    refused: Refused,
+}
+
+impl Upstreams {
+    /// Shows these upstreams, each with how it is configured, and what `refused` remembers.
+    pub fn new(mirrored: Vec<(config::Upstream, Upstream)>, refused: Refused) -> Upstreams {
+        Upstreams { mirrored, refused }
+    }
+
+    /// All of it as it is now. Holds no secret.
+    pub(super) fn document(&self) -> Value {
+        let upstreams = self.mirrored.iter();
+        let upstreams: Vec<Value> =
+            upstreams.map(|(config, upstream)| shown(config, &upstream.state())).collect();
+        let refused: Vec<Value> = self.refused.newest().iter().map(refused).collect();
+        json!({ "upstreams": upstreams, "refused_namespaces": refused })
+    }
+}
+
+fn shown(config: &config::Upstream, state: &UpstreamState) -> Value {
+    let endpoints: Vec<Value> =
+        config.endpoints.iter().map(|endpoint| json!({ "url": endpoint.url.as_str() })).collect();
+    json!({
+        "registry": config.registry.as_str(),
+        "aliases": config.aliases,
+        "server_names": config.server_names,
+        "default": config.default,
+        "endpoints": endpoints,
+        "tag_ttl_seconds": config.tag_ttl.as_secs(),
+        "answered_seconds_ago": state.since_answer.map(|time| time.as_secs()),
+        "paused_seconds": state.pause_left.map(whole_seconds),
+    })
+}
+
+fn refused(refused: &RefusedName) -> Value {
+    json!({
+        "name": refused.name,
+        "count": refused.count,
+        "last": humantime::format_rfc3339_seconds(refused.last).to_string(),
+    })
+}
+
+/// Rounded up: when they have passed, it is over.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+}
