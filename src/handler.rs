@@ -111,6 +111,10 @@ impl Handler {
                 account.endpoint = "tags";
                 self.tags(&repository, &name, &page).await
             }
+            (Endpoint::Referrers { repository, subject, artifact_type }, _) => {
+                account.endpoint = "referrers";
+                self.referrers(&repository, &subject, artifact_type.as_deref()).await
+            }
             (Endpoint::Catalog { catalog, page }, _) => {
                 account.endpoint = "catalog";
                 self.catalog(&catalog, &page).await
@@ -190,6 +194,18 @@ impl Handler {
         match self.mirror.tags(repository).await {
             Ok(listing) => response::tags(name, &listing, page),
             Err(error) => response::list_error(&error),
+        }
+    }
+
+    async fn referrers(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Response<Body> {
+        match self.mirror.referrers(repository, subject, artifact_type).await {
+            Ok(list) => response::referrers(list, artifact_type),
+            Err(error) => response::referrers_error(&error),
         }
     }
 

@@ -19,7 +19,7 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// Seconds from a client's request to the end of the answer, by `endpoint`.
     pub request_seconds: HistogramVec,
-    /// How look-ups ended, by `registry`, `kind` (manifest, blob, tags) and `result`
+    /// How look-ups ended, by `registry`, `kind` (manifest, blob, tags, referrers) and `result`
     /// (hit, miss, join, stale, revalidated, negative).
     pub lookups: IntCounterVec,
     /// Body bytes sent to clients, by `registry`, `kind` and `source` (cache, download, upstream).

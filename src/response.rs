@@ -13,8 +13,8 @@ use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
 pub use blob::{blob, blob_error, blob_head};
 
 use crate::{
-    mirror::{self, Found, Listing},
-    oci::{Digest, Tag},
+    mirror::{self, Found, Listing, ReferrersList},
+    oci::{Digest, OCI_INDEX, Tag},
     routes::{Conditions, Listed, Page, RouteError, Verb},
 };
 
@@ -23,6 +23,7 @@ pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 const API_VERSION: &str = "docker-distribution-api-version";
 const CONTENT_DIGEST: &str = "docker-content-digest";
+const FILTERS_APPLIED: &str = "oci-filters-applied";
 /// The namespace that decided the registry (distribution-spec, § Registry proxying).
 pub const NAMESPACE: &str = "oci-namespace";
 
@@ -84,6 +85,20 @@ pub fn tags(name: &str, listing: &Listing, page: &Page) -> Response<Body> {
     response
 }
 
+/// What refers to a manifest, all of it or of one `artifact_type`.
+pub fn referrers(list: ReferrersList, artifact_type: Option<&str>) -> Response<Body> {
+    let mut response = with_body(StatusCode::OK, list.document);
+    set(&mut response, header::CONTENT_TYPE, OCI_INDEX);
+    set(&mut response, API_VERSION, "registry/2.0");
+    if artifact_type.is_some() {
+        set(&mut response, FILTERS_APPLIED, "artifactType");
+    }
+    if let Some(reason) = &list.stale {
+        set(&mut response, header::WARNING, &warning(reason));
+    }
+    response
+}
+
 /// A page of these repositories.
 pub fn catalog(names: &[String], page: &Page) -> Response<Body> {
     let Listed { entries, next } = page.of(names);
@@ -108,6 +123,12 @@ pub fn manifest_error(error: &mirror::Error) -> Response<Body> {
 /// Why there is no list of tags or repositories.
 pub fn list_error(error: &mirror::Error) -> Response<Body> {
     unavailable(error, "NAME_UNKNOWN")
+}
+
+/// Why there is no list of referrers. Not with `NAME_UNKNOWN`: clients go on to look for the tag of
+/// the fallback schema (distribution-spec, § Unavailable Referrers API) on any other 404.
+pub fn referrers_error(error: &mirror::Error) -> Response<Body> {
+    unavailable(error, "UNSUPPORTED")
 }
 
 /// Why there is none of what is called `unknown` when it does not exist.

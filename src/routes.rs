@@ -92,6 +92,15 @@ pub enum Endpoint {
         /// The part that is wanted.
         page: Page,
     },
+    /// What refers to a manifest: its signatures and other attachments.
+    Referrers {
+        /// Where they are looked for.
+        repository: Repository,
+        /// What they refer to.
+        subject: Digest,
+        /// The only `artifactType` that is wanted, if any.
+        artifact_type: Option<String>,
+    },
     /// The repositories of which something is here.
     Catalog {
         /// Which of them, and by what names.
@@ -213,6 +222,11 @@ impl Routes {
             Content::Tags => {
                 let page = Page::parse(uri, named.namespace)?;
                 Endpoint::Tags { repository, name: name.to_owned(), page }
+            }
+            Content::Referrers(subject) => {
+                let artifact_type = page::value(uri, "artifactType");
+                let artifact_type = artifact_type.filter(|wanted| !wanted.is_empty());
+                Endpoint::Referrers { repository, subject: parsed(subject)?, artifact_type }
             }
         })
     }

@@ -68,6 +68,13 @@ pub(super) fn memory() -> Memory {
     Cache::builder().max_capacity(MEMORY).weigher(weigh).build()
 }
 
+impl Content {
+    /// Content that has just come, and is not stored.
+    pub(super) fn new(digest: Digest, manifest: Manifest, bytes: Bytes) -> Content {
+        Content { digest, manifest, bytes, keeping: Keeping::MemoryOnly }
+    }
+}
+
 impl Found {
     pub(super) fn new(content: Arc<Content>, source: Source) -> Found {
         Found {
@@ -332,12 +339,21 @@ impl Mirror {
         if is_index && self.store.nesting_above(&digest) >= MAX_NESTING {
             return Err(RefusedManifest::TooDeep.into());
         }
-        Ok(Content { digest, manifest, bytes, keeping: Keeping::MemoryOnly })
+        Ok(Content::new(digest, manifest, bytes))
     }
 
-    /// Stores a manifest that upstream has just shown in this repository. One that the store
-    /// cannot take is served from memory as long as it stays there.
-    async fn keep(self: &Arc<Self>, repository: &Repository, mut content: Content) -> Arc<Content> {
+    /// Stores a manifest that upstream has just shown in this repository.
+    async fn keep(self: &Arc<Self>, repository: &Repository, content: Content) -> Arc<Content> {
+        let content = self.hold(repository, content).await;
+        self.store.prove_manifest(repository, &content.digest);
+        self.settle_announced(repository, &content.digest);
+        self.prove_children(repository, &content);
+        content
+    }
+
+    /// Puts content into the store. What the store cannot take is served from memory as long as
+    /// it stays there.
+    pub(super) async fn hold(&self, repository: &Repository, mut content: Content) -> Arc<Content> {
         let digest = content.digest.clone();
         match self.store.put_manifest(&digest, &content.manifest, &content.bytes).await {
             Ok(()) => content.keeping = Keeping::Stored,
@@ -347,10 +363,7 @@ impl Mirror {
             }
         }
         let content = Arc::new(content);
-        self.manifests.insert(digest.clone(), content.clone());
-        self.store.prove_manifest(repository, &digest);
-        self.settle_announced(repository, &digest);
-        self.prove_children(repository, &content);
+        self.manifests.insert(digest, content.clone());
         content
     }
 

@@ -14,12 +14,17 @@ use crate::{
 /// The most absences remembered.
 const CAPACITY: u64 = 10_000;
 
+/// The longest time for which something attached to an image, such as a signature, is remembered
+/// as absent: it appears after the image.
+const ATTACHED_TTL: Duration = Duration::from_secs(10);
+
 /// Something that may be absent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Absent {
     Manifest(Repository, Reference),
     Blob(Repository, Digest),
     Tags(Repository),
+    Referrers(Repository, Digest),
 }
 
 /// The absences upstream reported.
@@ -48,10 +53,15 @@ impl Absent {
         Absent::Tags(repository.clone())
     }
 
+    pub(super) fn referrers(repository: &Repository, subject: &Digest) -> Absent {
+        Absent::Referrers(repository.clone(), subject.clone())
+    }
+
     fn repository(&self) -> &Repository {
         match self {
             Absent::Manifest(repository, _)
             | Absent::Blob(repository, _)
+            | Absent::Referrers(repository, _)
             | Absent::Tags(repository) => repository,
         }
     }
@@ -61,6 +71,15 @@ impl Absent {
             Absent::Manifest(..) => "manifest",
             Absent::Blob(..) => "blob",
             Absent::Tags(_) => "tags",
+            Absent::Referrers(..) => "referrers",
+        }
+    }
+
+    fn is_attached(&self) -> bool {
+        match self {
+            Absent::Manifest(_, Reference::Tag(tag)) => tag.is_of_digest(),
+            Absent::Referrers(..) => true,
+            Absent::Manifest(..) | Absent::Blob(..) | Absent::Tags(_) => false,
         }
     }
 }
@@ -77,7 +96,8 @@ impl Missing {
 
     /// Whether this was not known, not even as long past.
     fn insert(&self, absent: Absent, error: Error) -> bool {
-        let until = self.clock.running().saturating_add(self.ttl);
+        let ttl = if absent.is_attached() { self.ttl.min(ATTACHED_TTL) } else { self.ttl };
+        let until = self.clock.running().saturating_add(ttl);
         let is_news = !self.remembered.contains_key(&absent);
         self.remembered.insert(absent, Arc::new(Remembered { until, error }));
         is_news

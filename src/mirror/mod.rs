@@ -1,7 +1,7 @@
 //! The mirror: what is served from the store, what is asked upstream, and when.
 //!
-//! [`Mirror::manifest`] and [`Mirror::blob`] are the two questions a pull asks, [`Mirror::tags`] is
-//! that of tools. None knows of HTTP: they are given names and answer with content or an [`Error`].
+//! [`Mirror::manifest`] and [`Mirror::blob`] are the two questions a pull asks; [`Mirror::tags`],
+//! [`Mirror::referrers`] and [`Mirror::catalog`] are those of tools. None knows of HTTP: they are given names and answer with content or an [`Error`].
 
 mod ahead;
 mod blob;
@@ -17,6 +17,7 @@ mod missing;
 mod passing;
 mod proof;
 mod range;
+mod referrers;
 mod remote;
 mod tag;
 
@@ -35,6 +36,7 @@ pub use error::Error;
 pub use listing::Listing;
 pub use manifest::{Content, Found};
 pub use range::{ByteRanges, RangeError};
+pub use referrers::ReferrersList;
 
 use crate::{
     clock::Clock,
@@ -51,6 +53,7 @@ use listing::{ListFlights, Lists};
 use manifest::{HeadFlights, ManifestFlights};
 use missing::Missing;
 use proof::ProofFlights;
+use referrers::ReferrersFlights;
 use tag::{Announcements, TagFlights};
 
 /// How long a client may wait for the headers of its answer, over queue, token, redirects and
@@ -83,6 +86,7 @@ pub struct Mirror {
     tag_checks: TagFlights,
     lists: Lists,
     listings: ListFlights,
+    referrers: ReferrersFlights,
     proofs: ProofFlights,
     /// Downloads under way, which a stop waits for.
     tasks: TaskTracker,
@@ -145,6 +149,7 @@ impl Mirror {
             tag_checks: Flights::default(),
             lists: listing::lists(),
             listings: Flights::default(),
+            referrers: Flights::default(),
             proofs: Flights::default(),
             tasks: TaskTracker::new(),
         }

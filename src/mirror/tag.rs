@@ -18,6 +18,7 @@ use super::{
 use crate::{
     config::OnDeleted,
     oci::{Digest, Reference, Repository, Tag},
+    store::TaggedManifest,
 };
 
 /// The most tags remembered whose manifest upstream announced but nobody fetched.
@@ -44,10 +45,10 @@ pub(super) enum Checked {
     Fetched(Arc<Content>),
 }
 
-/// A tag whose manifest is here.
-struct Cached {
-    content: Arc<Content>,
-    checked_at: SystemTime,
+/// What upstream once said, and is here: a tag's manifest, or a list of referrers.
+pub(super) struct Cached {
+    pub(super) content: Arc<Content>,
+    pub(super) checked_at: SystemTime,
 }
 
 pub(super) fn announcements() -> Announcements {
@@ -135,14 +136,27 @@ impl Mirror {
         repository: &Repository,
         tag: &Tag,
     ) -> Result<Option<Cached>, Error> {
-        let Some(tagged) = self.store.tag(repository, tag) else {
+        self.cached(self.store.tag(repository, tag)).await
+    }
+
+    /// What `tagged` means, if it is here.
+    pub(super) async fn cached(
+        &self,
+        tagged: Option<TaggedManifest>,
+    ) -> Result<Option<Cached>, Error> {
+        let Some(tagged) = tagged else {
             return Ok(None);
         };
         let content = self.content(&tagged.digest).await?;
         Ok(content.map(|content| Cached { content, checked_at: tagged.checked_at }))
     }
 
-    fn fresh<'a>(&self, mirrored: &Mirrored, cached: &'a Option<Cached>) -> Option<&'a Cached> {
+    /// What is cached, if upstream confirmed it not long ago.
+    pub(super) fn fresh<'a>(
+        &self,
+        mirrored: &Mirrored,
+        cached: &'a Option<Cached>,
+    ) -> Option<&'a Cached> {
         cached
             .as_ref()
             .filter(|cached| self.age(cached.checked_at).is_some_and(|age| age < mirrored.tag_ttl))
@@ -150,7 +164,7 @@ impl Mirror {
 
     /// Waits for upstream: as long as the client may wait when nothing is cached, else only for
     /// the patience of one that can be served without. What was begun ends in the background.
-    async fn ask<T>(
+    pub(super) async fn ask<T>(
         &self,
         mirrored: &Mirrored,
         cached: &Option<Cached>,

@@ -74,6 +74,15 @@ impl Tag {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it names what is attached to a manifest by the manifest's digest: `sha256-<hex>`
+    /// (distribution-spec, § Referrers tag schema), or with cosign's `.sig`, `.att` or `.sbom`.
+    pub fn is_of_digest(&self) -> bool {
+        let hex = ["sha256-", "sha512-"].iter().find_map(|start| self.0.strip_prefix(start));
+        let hex = hex.map(|rest| rest.split_once('.').map_or(rest, |(hex, _)| hex));
+        // The schema cuts longer digests to 64 digits.
+        hex.is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    }
 }
 
 impl Repository {
@@ -262,6 +271,19 @@ mod tests {
         let long = "a".repeat(129);
         for bad in ["", ".a", "-a", "a/b", "a b", &long] {
             assert!(bad.parse::<Tag>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tags_of_digests_are_told_from_others() {
+        let hex = "0a".repeat(32);
+        for good in ["sha256-", "sha512-"].map(|start| format!("{start}{hex}")) {
+            for suffix in ["", ".sig", ".att", ".sbom"] {
+                assert!(format!("{good}{suffix}").parse::<Tag>().unwrap().is_of_digest());
+            }
+        }
+        for bad in ["latest", "sha256-0a.sig", &hex, &format!("sha256-{hex}0"), "v1.sig"] {
+            assert!(!bad.parse::<Tag>().unwrap().is_of_digest(), "{bad}");
         }
     }
 

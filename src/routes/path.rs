@@ -29,6 +29,8 @@ pub(super) enum Content<'a> {
     Blob(&'a str),
     /// `tags/list`
     Tags,
+    /// `referrers/<digest>`
+    Referrers(&'a str),
 }
 
 /// Splits a path at `/v2/`, whose trailing slash may be missing. `None`: it is not there.
@@ -45,7 +47,7 @@ pub(super) fn split(path: &str) -> Option<Place<'_>> {
 }
 
 /// Splits `name/manifests/reference` and its like from the end: names may have components called
-/// `manifests`, `blobs` or `tags`. `None`: no endpoint is like this.
+/// `manifests`, `blobs`, `tags` or `referrers`. `None`: no endpoint is like this.
 pub(super) fn kind(rest: &str) -> Option<Kind<'_>> {
     if rest.is_empty() {
         return Some(Kind::Version);
@@ -60,6 +62,7 @@ pub(super) fn kind(rest: &str) -> Option<Kind<'_>> {
         ("manifests", reference) => Content::Manifest(reference),
         ("blobs", digest) => Content::Blob(digest),
         ("tags", "list") => Content::Tags,
+        ("referrers", digest) => Content::Referrers(digest),
         _ => return None,
     };
     Some(Kind::Of { name, content })

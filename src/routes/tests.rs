@@ -33,7 +33,8 @@ fn repository_at(host: &str, uri: &str) -> Result<String, RouteError> {
     match parse_at(host, uri)?.endpoint {
         Endpoint::Manifest { repository, .. }
         | Endpoint::Blob { repository, .. }
-        | Endpoint::Tags { repository, .. } => Ok(repository.to_string()),
+        | Endpoint::Tags { repository, .. }
+        | Endpoint::Referrers { repository, .. } => Ok(repository.to_string()),
         other @ (Endpoint::Greeting | Endpoint::Version | Endpoint::Catalog { .. }) => {
             panic!("{uri}: {other:?}")
         }
@@ -136,8 +137,33 @@ fn a_catalogue_has_the_names_of_its_way_in() {
 }
 
 #[test]
+fn referrers_may_be_wanted_of_one_type() {
+    let subject = format!("sha256:{}", "0".repeat(64));
+    for (query, expected) in [
+        ("", None),
+        ("?artifactType=", None),
+        ("?artifacttype=a", None),
+        ("?ns=docker.io&artifactType=a/b%2Bjson", Some("a/b+json")),
+        ("?artifactType=a/b+json&artifactType=c", Some("a/b+json")),
+    ] {
+        let uri = format!("/v2/a/referrers/referrers/{subject}{query}");
+        assert_eq!(repository(&uri).as_deref(), Ok("docker.io/a/referrers"));
+        let Endpoint::Referrers { artifact_type, .. } =
+            parse_at("larder.lan", &uri).unwrap().endpoint
+        else {
+            panic!("{uri}");
+        };
+        assert_eq!(artifact_type.as_deref(), expected, "{query}");
+    }
+}
+
+#[test]
 fn what_is_malformed_is_named() {
     let digest = format!("sha256:{}", "0".repeat(64));
+    assert!(matches!(
+        repository("/v2/a/referrers/latest"),
+        Err(RouteError::Name(InvalidName::Digest(_)))
+    ));
     assert_eq!(repository(&format!("/v2/A/blobs/{digest}")), Err(InvalidName::Name.into()));
     assert!(matches!(
         repository("/v2/a/blobs/latest"),

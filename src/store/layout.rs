@@ -1,8 +1,9 @@
 //! `index.json`: what is here, by name, for other tools and for a rebuilt index.
 //!
 //! With `oci-layout` and `blobs/` it makes the data directory an OCI image layout (image-spec,
-//! image-layout.md) at all times. One descriptor for each tag of a repository, and one for each
-//! manifest that was asked for by digest.
+//! image-layout.md) at all times. One descriptor for each tag of a repository, one for each
+//! manifest that was asked for by digest, and one, without a name that tools would take for an
+//! image's, for each list of referrers.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,7 @@ use super::{
     directory::Directory,
     memory::Memory,
     running::Moment,
-    table::{LayoutEntry, Proof, Table, TagRow},
+    table::{LayoutEntry, Pointer, PointerRow, Proof, Table},
 };
 use crate::oci::{Descriptor, OCI_INDEX, Reference, Repository};
 
@@ -25,7 +26,9 @@ use crate::oci::{Descriptor, OCI_INDEX, Reference, Repository};
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The full name, as containerd reads it.
 const IMAGE_NAME: &str = "io.containerd.image.name";
-/// When upstream last confirmed a tag (RFC 3339).
+/// The manifest whose referrers an index lists, by its full name.
+const REFERRERS_OF: &str = "io.larder.referrers-of";
+/// When upstream last confirmed a tag or a list of referrers (RFC 3339).
 const CHECKED_AT: &str = "io.larder.checked-at";
 
 /// The file that says what the directory is.
@@ -140,14 +143,18 @@ pub fn read(directory: &Directory, table: &mut Table, now: Moment) -> io::Result
 
 fn descriptor(entry: &LayoutEntry) -> Descriptor {
     let repository = &entry.repository;
-    let (name, checked_at) = match &entry.tag {
-        Some((tag, checked_at)) => (format!("{repository}:{tag}"), Some(*checked_at)),
-        None => (format!("{repository}@{}", entry.digest), None),
+    let image = |name: String| {
+        BTreeMap::from([(IMAGE_NAME.to_owned(), name.clone()), (REF_NAME.to_owned(), name)])
     };
-    let mut annotations =
-        BTreeMap::from([(IMAGE_NAME.to_owned(), name.clone()), (REF_NAME.to_owned(), name)]);
-    if let Some(checked_at) = checked_at {
-        let checked_at = humantime::format_rfc3339_nanos(checked_at.max(SystemTime::UNIX_EPOCH));
+    let mut annotations = match &entry.pointer {
+        Some((Pointer::Tag(tag), _)) => image(format!("{repository}:{tag}")),
+        None => image(format!("{repository}@{}", entry.digest)),
+        Some((Pointer::Referrers(subject), _)) => {
+            BTreeMap::from([(REFERRERS_OF.to_owned(), format!("{repository}@{subject}"))])
+        }
+    };
+    if let Some((_, checked_at)) = &entry.pointer {
+        let checked_at = humantime::format_rfc3339_nanos((*checked_at).max(SystemTime::UNIX_EPOCH));
         annotations.insert(CHECKED_AT.to_owned(), checked_at.to_string());
     }
     Descriptor {
@@ -161,25 +168,37 @@ fn descriptor(entry: &LayoutEntry) -> Descriptor {
 
 /// Descriptors of other tools, which have no full name, are left out.
 fn restore(descriptor: &Descriptor, table: &mut Table, now: Moment) {
-    let name = descriptor.annotations.get(REF_NAME);
-    let Some((repository, reference)) = name.and_then(|name| parse_name(name)) else {
+    let Some((repository, pointer)) = named(descriptor) else {
         return;
     };
     let digest = &descriptor.digest;
     if table.size(digest).is_none() {
         table.expect_manifest(digest, descriptor.size, &descriptor.media_type, now);
     }
-    match reference {
-        Reference::Digest(_) => table.prove(&repository, digest, Proof::Manifest, now),
-        Reference::Tag(tag) => {
-            let checked_at = descriptor.annotations.get(CHECKED_AT);
-            let checked_at = checked_at.and_then(|text| humantime::parse_rfc3339(text).ok());
-            let row = TagRow {
-                digest: digest.clone(),
-                checked_at: checked_at.unwrap_or(SystemTime::UNIX_EPOCH),
-            };
-            table.restore_tag(&repository, &tag, &row, now);
-        }
+    let Some(pointer) = pointer else {
+        return table.prove(&repository, digest, Proof::Manifest, now);
+    };
+    let checked_at = descriptor.annotations.get(CHECKED_AT);
+    let checked_at = checked_at.and_then(|text| humantime::parse_rfc3339(text).ok());
+    let row = PointerRow {
+        digest: digest.clone(),
+        checked_at: checked_at.unwrap_or(SystemTime::UNIX_EPOCH),
+    };
+    table.restore_pointer(&repository, &pointer, &row, now);
+}
+
+/// What a descriptor is of, and which question it answers. `None` there: one by its own digest.
+fn named(descriptor: &Descriptor) -> Option<(Repository, Option<Pointer>)> {
+    let annotation = |key| descriptor.annotations.get(key);
+    if let Some(subject) = annotation(REFERRERS_OF) {
+        return match parse_name(subject)? {
+            (repository, Reference::Digest(of)) => Some((repository, Some(Pointer::Referrers(of)))),
+            (_, Reference::Tag(_)) => None,
+        };
+    }
+    match parse_name(annotation(REF_NAME)?)? {
+        (repository, Reference::Tag(tag)) => Some((repository, Some(Pointer::Tag(tag)))),
+        (repository, Reference::Digest(_)) => Some((repository, None)),
     }
 }
 

@@ -57,7 +57,7 @@ use self::{
     memory::Memory,
     room::Room,
     running::RunningTime,
-    table::{Proof, TagRow},
+    table::{Pointer, PointerRow, Proof},
     threads::Keeper,
 };
 use crate::{
@@ -102,10 +102,10 @@ impl CannotTake {
     }
 }
 
-/// What a tag of a repository means.
+/// What a tag of a repository means, or which list of referrers a manifest has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaggedManifest {
-    /// The manifest.
+    /// The manifest, or the list.
     pub digest: Digest,
     /// When upstream last confirmed it.
     pub checked_at: SystemTime,
@@ -216,7 +216,7 @@ impl Store {
 impl Store {
     /// What the tag means here.
     pub fn tag(&self, repository: &Repository, tag: &Tag) -> Option<TaggedManifest> {
-        self.0.memory.with(|table| table.tag(repository, tag))
+        self.meaning(repository, &Pointer::Tag(tag.clone()))
     }
 
     /// The tags whose manifests are here, sorted, each with when upstream last confirmed it.
@@ -232,14 +232,30 @@ impl Store {
         digest: &Digest,
         checked_at: SystemTime,
     ) {
-        let row = TagRow { digest: digest.clone(), checked_at };
-        let now = self.0.running.now();
-        self.0.memory.with(|table| table.set_tag(repository, tag, &row, now));
+        self.point(repository, &Pointer::Tag(tag.clone()), digest, checked_at);
     }
 
     /// Forgets a tag; the manifest stays.
     pub fn drop_tag(&self, repository: &Repository, tag: &Tag) {
-        self.0.memory.with(|table| table.drop_tag(repository, tag));
+        let pointer = Pointer::Tag(tag.clone());
+        self.0.memory.with(|table| table.drop_pointer(repository, &pointer));
+    }
+
+    /// The list of what refers to `subject`, an index.
+    pub fn referrers(&self, repository: &Repository, subject: &Digest) -> Option<TaggedManifest> {
+        self.meaning(repository, &Pointer::Referrers(subject.clone()))
+    }
+
+    /// Upstream said at `checked_at` that `list` has what refers to `subject`. The list itself is
+    /// not proved by it: it is no content of the repository.
+    pub fn set_referrers(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        list: &Digest,
+        checked_at: SystemTime,
+    ) {
+        self.point(repository, &Pointer::Referrers(subject.clone()), list, checked_at);
     }
 
     /// Whether upstream has shown this digest in this repository.
@@ -271,6 +287,22 @@ impl Store {
         let store = Arc::clone(&self.0);
         let step = move |from| store.memory.with(|table| table.shown(from, STEP));
         blocking(move || (0..).step_by(STEP).map_while(step).flatten().collect()).await
+    }
+
+    fn meaning(&self, repository: &Repository, pointer: &Pointer) -> Option<TaggedManifest> {
+        self.0.memory.with(|table| table.meaning(repository, pointer))
+    }
+
+    fn point(
+        &self,
+        repository: &Repository,
+        pointer: &Pointer,
+        digest: &Digest,
+        checked_at: SystemTime,
+    ) {
+        let row = PointerRow { digest: digest.clone(), checked_at };
+        let now = self.0.running.now();
+        self.0.memory.with(|table| table.point(repository, pointer, &row, now));
     }
 
     fn prove(&self, repository: &Repository, digest: &Digest, proof: Proof) {

@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::{
     config,
-    oci::{Digest, Name, Reference},
+    oci::{Digest, Name, OCI_INDEX, Reference},
 };
 
 use super::{
@@ -114,6 +114,19 @@ impl<'a> Ask<'a> {
         }
     }
 
+    /// The first page of what refers to `subject`, of whatever type.
+    pub(super) fn referrers(name: &'a Name, subject: &Digest) -> Ask<'a> {
+        Ask {
+            operation: Operation::Referrers,
+            method: Method::GET,
+            name,
+            path: format!("referrers/{subject}"),
+            query: None,
+            headers: HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(OCI_INDEX))]),
+            redirects: Redirects::ToTheSame,
+        }
+    }
+
     /// Takes a redirect for the answer.
     pub(super) fn not_followed(mut self) -> Ask<'a> {
         self.redirects = Redirects::AreAnswers;
@@ -129,12 +142,16 @@ impl<'a> Ask<'a> {
     }
 
     fn is_answered_by(&self, answer: &Answer) -> bool {
-        let is_proof = || {
-            self.redirects == Redirects::AreAnswers
-                && (redirect::location(answer.status, &answer.headers).is_some()
-                    || answer.status == StatusCode::RANGE_NOT_SATISFIABLE)
+        let status = answer.status;
+        let is_other_answer = match self.redirects {
+            Redirects::Follow => false,
+            Redirects::AreAnswers => {
+                redirect::location(status, &answer.headers).is_some()
+                    || status == StatusCode::RANGE_NOT_SATISFIABLE
+            }
+            Redirects::ToTheSame => Ask::is_unsupported(status),
         };
-        answer.status.is_success() || is_proof()
+        status.is_success() || is_other_answer
     }
 }
 
@@ -238,7 +255,7 @@ fn prefix_of(url: &Url) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
+    use crate::oci::{DOCKER_LIST, DOCKER_MANIFEST, OCI_MANIFEST};
 
     #[test]
     fn every_manifest_is_asked_for() {

@@ -25,6 +25,7 @@ pub(super) enum Operation {
     BlobHead,
     BlobGet,
     TagsList,
+    Referrers,
     /// A request to a token endpoint, which says nothing of the registry's own health.
     Token,
     Probe,
@@ -64,7 +65,7 @@ impl Health {
             .upstream_seconds
             .with_label_values(&[&self.registry, operation.label()])
             .observe(after.as_secs_f64());
-        let is_up = !status.is_server_error();
+        let is_up = !status.is_server_error() || status == StatusCode::NOT_IMPLEMENTED;
         self.remember(operation, is_up.then(Instant::now));
     }
 
@@ -144,7 +145,13 @@ impl Health {
 impl Operation {
     /// Whether it waits while upstream asked us to.
     pub(super) fn is_limited(self) -> bool {
-        matches!(self, Operation::ManifestHead | Operation::ManifestGet | Operation::TagsList)
+        matches!(
+            self,
+            Operation::ManifestHead
+                | Operation::ManifestGet
+                | Operation::TagsList
+                | Operation::Referrers
+        )
     }
 
     fn label(self) -> &'static str {
@@ -154,6 +161,7 @@ impl Operation {
             Operation::BlobHead => "blob_head",
             Operation::BlobGet => "blob_get",
             Operation::TagsList => "tags_list",
+            Operation::Referrers => "referrers",
             Operation::Token => "token",
             Operation::Probe => "probe",
         }

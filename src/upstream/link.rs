@@ -2,8 +2,22 @@
 
 use http::{HeaderMap, header::LINK};
 
+use super::{Error, answer::Answer};
+
+/// The query that asks for the page after this one. The rest of the link is not used: a registry
+/// behind a proxy may name a host, a scheme or a path that leads nowhere, and none but the list's
+/// own would be right.
+pub(super) fn next_query(answer: &Answer) -> Result<Option<String>, Error> {
+    let Some(target) = next(&answer.headers) else {
+        return Ok(None);
+    };
+    let query = answer.url.join(target).ok().and_then(|url| url.query().map(str::to_owned));
+    let wrong = || Error::Invalid(answer.describe(Some("the link to the next page has no query")));
+    query.ok_or_else(wrong).map(Some)
+}
+
 /// The target of the first link with the relation `next`. What is not understood is skipped.
-pub(super) fn next(headers: &HeaderMap) -> Option<&str> {
+fn next(headers: &HeaderMap) -> Option<&str> {
     headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(next_in)
 }
 

@@ -7,7 +7,7 @@
 //! - `redirect`: from one request to the answer it leads to;
 //! - `client`, over `connector`, `tls` and `guard`: one request on one connection;
 //! - `answer` and `body`: what comes back; `health`: what it says of upstream;
-//! - `tags`, over `link`: a list that comes in pages;
+//! - `tags` and `referrers`, over `link`: lists that come in pages;
 //! - `trust`: which hosts belong together.
 
 use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
@@ -41,6 +41,7 @@ mod guard;
 mod health;
 mod link;
 mod redirect;
+mod referrers;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -214,6 +215,18 @@ impl Upstream {
     pub async fn list_tags(&self, name: &Name, deadline: Instant) -> Result<Vec<Tag>, Error> {
         let ask = Ask::tags_list(name);
         self.first_answer(&ask, deadline, |endpoint| endpoint.list_tags(name)).await
+    }
+
+    /// The index of what refers to `subject`, from as many pages as upstream makes of it. Not found
+    /// is every answer of a registry that lacks the API.
+    pub async fn referrers(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        deadline: Instant,
+    ) -> Result<Bytes, Error> {
+        let ask = Ask::referrers(name, subject);
+        self.first_answer(&ask, deadline, |endpoint| endpoint.referrers(name, subject)).await
     }
 
     /// How it is, as far as it was asked.

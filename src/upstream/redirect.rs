@@ -1,6 +1,8 @@
 //! Redirects: how far they are followed, and what is left behind on the way.
 
 use http::{HeaderMap, StatusCode, header::LOCATION};
+use percent_encoding::percent_decode_str;
+use url::Url;
 
 use super::{
     Error,
@@ -20,6 +22,9 @@ pub(super) enum Redirects {
     /// The answer. Only one to the same path on the same host, such as a blanket move to another
     /// scheme or port, says nothing and is followed.
     AreAnswers,
+    /// The way to the answer if its path ends like the one that was asked, in what is asked for.
+    /// Any other is the answer: it leads to a page for people.
+    ToTheSame,
 }
 
 /// Sends `outgoing` and follows its redirects. `Authorization` is dropped for good once one leads
@@ -38,6 +43,9 @@ pub(super) async fn follow(
         let Some(location) = location(answer.status, &answer.headers) else {
             return Ok(answer);
         };
+        if redirects == Redirects::ToTheSame && !leads_to_the_same(&outgoing.url, &location) {
+            return Ok(answer);
+        }
         let next = trust::checked_step(&outgoing.url, &location)?;
         let is_same_host = trust::is_same_host(&asked, &next);
         let is_same_place = is_same_host && outgoing.url.path() == next.path();
@@ -52,6 +60,18 @@ pub(super) async fn follow(
     }
     let request = request_line(&outgoing.method, &asked);
     Err(Error::Invalid(format!("{request}: more than {MAX_REDIRECTS} redirects")))
+}
+
+fn leads_to_the_same(from: &Url, location: &str) -> bool {
+    from.join(location).is_ok_and(|to| end(from) == end(&to))
+}
+
+/// The last two parts of a path: `referrers/sha256:…`.
+fn end(url: &Url) -> Option<String> {
+    let path = percent_decode_str(url.path()).decode_utf8().ok()?;
+    let (rest, last) = path.rsplit_once('/')?;
+    let (_, kind) = rest.rsplit_once('/')?;
+    Some(format!("{kind}/{last}"))
 }
 
 /// Where a redirect leads; `None` for every other answer.

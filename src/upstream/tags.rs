@@ -31,7 +31,7 @@ impl Endpoint {
         let mut tags = Vec::new();
         for _ in 0..MAX_PAGES {
             let answer = self.exchange(&ask).await?;
-            let next = next_query(&answer)?;
+            let next = link::next_query(&answer)?;
             tags.extend(tags_of(answer).await?);
             if next.is_none() {
                 tags.sort_unstable();
@@ -45,18 +45,6 @@ impl Endpoint {
         }
         Err(Error::Invalid(format!("{}: the tags of {name} do not end", self.authority())))
     }
-}
-
-/// The query that asks for the page after this one. The rest of the link is not used: a registry
-/// behind a proxy may name a host, a scheme or a path that leads nowhere, and none but the list's
-/// own would be right.
-fn next_query(answer: &Answer) -> Result<Option<String>, Error> {
-    let Some(target) = link::next(&answer.headers) else {
-        return Ok(None);
-    };
-    let query = answer.url.join(target).ok().and_then(|url| url.query().map(str::to_owned));
-    let wrong = || Error::Invalid(answer.describe(Some("the link to the next page has no query")));
-    query.ok_or_else(wrong).map(Some)
 }
 
 async fn tags_of(answer: Answer) -> Result<impl Iterator<Item = Tag>, Error> {

@@ -34,6 +34,7 @@ mod metrics;
 mod parts;
 mod proof;
 mod pull;
+mod referrers;
 mod routing;
 mod shutdown;
 mod support;

@@ -38,7 +38,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 pub struct Index {
     database: sled::Db,
     blobs: sled::Tree,
-    tags: sled::Tree,
+    pointers: sled::Tree,
     proofs: sled::Tree,
     meta: sled::Tree,
 }
@@ -74,11 +74,11 @@ impl Index {
             for (digest, row) in &batch.blobs {
                 self.blobs.insert(rows::digest_key(digest), rows::blob_value(row))?;
             }
-            for (repository, tag, row) in &batch.tags {
-                let key = rows::tag_key(repository, tag);
+            for (repository, pointer, row) in &batch.pointers {
+                let key = rows::pointer_key(repository, pointer);
                 match row {
-                    Some(row) => self.tags.insert(key, rows::tag_value(row))?,
-                    None => self.tags.remove(key)?,
+                    Some(row) => self.pointers.insert(key, rows::pointer_value(row))?,
+                    None => self.pointers.remove(key)?,
                 };
             }
             for row in &batch.proofs {
@@ -130,7 +130,7 @@ impl Index {
             .open()?;
         Ok(Index {
             blobs: database.open_tree("blobs")?,
-            tags: database.open_tree("tags")?,
+            pointers: database.open_tree("tags")?,
             proofs: database.open_tree("proofs")?,
             meta: database.open_tree("meta")?,
             database,
@@ -157,11 +157,11 @@ impl Index {
                 table.prove(&row.repository, &row.digest, row.proof, running);
             }
         }
-        for row in self.tags.iter() {
+        for row in self.pointers.iter() {
             let (key, value) = row?;
-            let name = rows::read_tag_key(&key);
-            if let Some(((repository, tag), row)) = name.zip(rows::read_tag_value(&value)) {
-                table.restore_tag(&repository, &tag, &row, running);
+            let name = rows::read_pointer_key(&key);
+            if let Some(((repository, pointer), row)) = name.zip(rows::read_pointer_value(&value)) {
+                table.restore_pointer(&repository, &pointer, &row, running);
             }
         }
         table.mark_remembered();

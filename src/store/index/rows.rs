@@ -4,7 +4,7 @@
 //! | tree | key | value |
 //! |---|---|---|
 //! | `blobs` | digest | last use, size and, of a manifest, its type and what it lists |
-//! | `tags` | repository, 0, tag | time of the last check, digest |
+//! | `tags` | repository, 0, tag, or the digest whose referrers are listed | time of the last check, digest |
 //! | `proofs` | digest, repository | how it was shown |
 //! | `meta` | `running` | the running time |
 //!
@@ -13,10 +13,10 @@
 use std::time::{Duration, SystemTime};
 
 use crate::{
-    oci::{Algorithm, Digest, Repository, Tag},
+    oci::{Algorithm, Digest, Reference, Repository},
     store::{
         running::Moment,
-        table::{BlobRow, Kind, ManifestRow, Proof, ProofRow, TagRow},
+        table::{BlobRow, Kind, ManifestRow, Pointer, PointerRow, Proof, ProofRow},
     },
 };
 
@@ -64,19 +64,27 @@ pub fn read_blob_value(value: &[u8]) -> Option<BlobRow> {
     Some(BlobRow { size, last_use, manifest })
 }
 
-/// The key of a tag.
-pub fn tag_key(repository: &Repository, tag: &Tag) -> Vec<u8> {
-    format!("{repository}\0{tag}").into_bytes()
+/// The key of a tag, or of a list of referrers.
+pub fn pointer_key(repository: &Repository, pointer: &Pointer) -> Vec<u8> {
+    match pointer {
+        Pointer::Tag(tag) => format!("{repository}\0{tag}"),
+        Pointer::Referrers(subject) => format!("{repository}\0{subject}"),
+    }
+    .into_bytes()
 }
 
-/// Reads [`tag_key`].
-pub fn read_tag_key(key: &[u8]) -> Option<(Repository, Tag)> {
-    let (repository, tag) = std::str::from_utf8(key).ok()?.split_once('\0')?;
-    Some((repository.parse().ok()?, tag.parse().ok()?))
+/// Reads [`pointer_key`].
+pub fn read_pointer_key(key: &[u8]) -> Option<(Repository, Pointer)> {
+    let (repository, name) = std::str::from_utf8(key).ok()?.split_once('\0')?;
+    let pointer = match name.parse().ok()? {
+        Reference::Tag(tag) => Pointer::Tag(tag),
+        Reference::Digest(subject) => Pointer::Referrers(subject),
+    };
+    Some((repository.parse().ok()?, pointer))
 }
 
-/// The value of a tag.
-pub fn tag_value(row: &TagRow) -> Vec<u8> {
+/// The value of a tag or a list of referrers.
+pub fn pointer_value(row: &PointerRow) -> Vec<u8> {
     let checked_at = row.checked_at.duration_since(SystemTime::UNIX_EPOCH);
     let checked_at = checked_at.unwrap_or_default();
     let mut value = vec![VERSION];
@@ -86,14 +94,14 @@ pub fn tag_value(row: &TagRow) -> Vec<u8> {
     value
 }
 
-/// Reads [`tag_value`].
-pub fn read_tag_value(value: &[u8]) -> Option<TagRow> {
+/// Reads [`pointer_value`].
+pub fn read_pointer_value(value: &[u8]) -> Option<PointerRow> {
     let mut rest = take_version(value)?;
     let seconds = u64::from_le_bytes(take(&mut rest)?);
     let nanos = u32::from_le_bytes(take(&mut rest)?).min(999_999_999);
     let checked_at = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))?;
     let digest = read_digest_key(rest)?;
-    Some(TagRow { digest, checked_at })
+    Some(PointerRow { digest, checked_at })
 }
 
 /// The key of a proof.
@@ -108,6 +116,7 @@ pub fn proof_value(row: &ProofRow) -> Vec<u8> {
     let proof = match row.proof {
         Proof::Blob => 0,
         Proof::Manifest => 1,
+        Proof::List => 2,
     };
     vec![VERSION, proof]
 }
@@ -119,6 +128,7 @@ pub fn read_proof(mut key: &[u8], value: &[u8]) -> Option<ProofRow> {
     let proof = match take_version(value)? {
         [0] => Proof::Blob,
         [1] => Proof::Manifest,
+        [2] => Proof::List,
         _ => return None,
     };
     Some(ProofRow { repository, digest, proof })
@@ -219,15 +229,19 @@ mod tests {
             }
         }
         let repository: Repository = "ghcr.io/a/b".parse().unwrap();
-        let tag: Tag = "v1".parse().unwrap();
-        assert_eq!(read_tag_key(&tag_key(&repository, &tag)), Some((repository.clone(), tag)));
-        let row = TagRow {
+        for pointer in [Pointer::Tag("v1".parse().unwrap()), Pointer::Referrers(digest(5))] {
+            let key = pointer_key(&repository, &pointer);
+            assert_eq!(read_pointer_key(&key), Some((repository.clone(), pointer)));
+        }
+        let row = PointerRow {
             digest: digest(3),
             checked_at: SystemTime::UNIX_EPOCH + Duration::new(1_800_000_000, 5),
         };
-        assert_eq!(read_tag_value(&tag_value(&row)), Some(row));
-        let row = ProofRow { repository, digest: digest(4), proof: Proof::Manifest };
-        assert_eq!(read_proof(&proof_key(&row), &proof_value(&row)), Some(row));
+        assert_eq!(read_pointer_value(&pointer_value(&row)), Some(row));
+        for proof in [Proof::Blob, Proof::Manifest, Proof::List] {
+            let row = ProofRow { repository: repository.clone(), digest: digest(4), proof };
+            assert_eq!(read_proof(&proof_key(&row), &proof_value(&row)), Some(row));
+        }
         let now = Moment::from_seconds(9);
         assert_eq!(read_running_value(&running_value(now)), Some(now));
     }

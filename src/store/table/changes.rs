@@ -7,11 +7,11 @@ use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
 use super::{
     Kind, Proof, Table,
-    names::RepositoryId,
+    names::{Pointer, RepositoryId},
     slots::{Id, Slot},
 };
 use crate::{
-    oci::{Digest, Repository, Tag},
+    oci::{Digest, Repository},
     store::running::Moment,
 };
 
@@ -23,7 +23,7 @@ pub(super) struct Changes {
     /// Digests whose file went away.
     pub lost: Vec<Digest>,
     pub blobs: Vec<Id>,
-    pub tags: HashSet<(RepositoryId, Tag)>,
+    pub pointers: HashSet<(RepositoryId, Pointer)>,
     pub proofs: Vec<(RepositoryId, Id)>,
     /// Whether `index.json` is out of date.
     pub layout: bool,
@@ -39,8 +39,8 @@ pub struct Batch {
     pub blobs: Vec<(Digest, BlobRow)>,
     /// Those of `blobs` that were used since their row, or their file, was written.
     pub used: Vec<(Digest, Moment)>,
-    /// A tag without a row goes.
-    pub tags: Vec<(Repository, Tag, Option<TagRow>)>,
+    /// A pointer without a row goes.
+    pub pointers: Vec<(Repository, Pointer, Option<PointerRow>)>,
     pub proofs: Vec<ProofRow>,
 }
 
@@ -60,9 +60,9 @@ pub struct ManifestRow {
     pub children: Vec<Digest>,
 }
 
-/// What the index remembers of a tag.
+/// What the index remembers of a tag or a list of referrers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TagRow {
+pub struct PointerRow {
     pub digest: Digest,
     pub checked_at: SystemTime,
 }
@@ -81,7 +81,7 @@ impl Table {
         let mut batch = Batch {
             forgotten: std::mem::take(&mut self.changes.forgotten),
             lost: std::mem::take(&mut self.changes.lost),
-            tags: self.take_tags(count),
+            pointers: self.take_pointers(count),
             proofs: self.take_proofs(count),
             ..Batch::default()
         };
@@ -120,7 +120,7 @@ impl Table {
         self.changes = Changes {
             blobs,
             proofs,
-            tags: self.tags().collect(),
+            pointers: self.pointers().collect(),
             layout: self.changes.layout,
             ..Changes::default()
         };
@@ -161,13 +161,13 @@ impl Table {
         }
     }
 
-    fn take_tags(&mut self, count: usize) -> Vec<(Repository, Tag, Option<TagRow>)> {
-        let some: Vec<_> = self.changes.tags.iter().take(count).cloned().collect();
+    fn take_pointers(&mut self, count: usize) -> Vec<(Repository, Pointer, Option<PointerRow>)> {
+        let some: Vec<_> = self.changes.pointers.iter().take(count).cloned().collect();
         let mut rows = Vec::new();
-        for (repository, tag) in some {
-            let row = self.tag_row(repository, &tag);
-            self.changes.tags.remove(&(repository, tag.clone()));
-            rows.extend(row.map(|(repository, row)| (repository, tag, row)));
+        for (repository, pointer) in some {
+            let row = self.pointer_row(repository, &pointer);
+            self.changes.pointers.remove(&(repository, pointer.clone()));
+            rows.extend(row.map(|(repository, row)| (repository, pointer, row)));
         }
         rows
     }
@@ -198,7 +198,7 @@ impl Batch {
         self.forgotten.is_empty()
             && self.lost.is_empty()
             && self.blobs.is_empty()
-            && self.tags.is_empty()
+            && self.pointers.is_empty()
             && self.proofs.is_empty()
     }
 }

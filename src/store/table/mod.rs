@@ -17,8 +17,8 @@ mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 
-pub use changes::{Batch, BlobRow, ManifestRow, ProofRow, TagRow};
-pub use names::{LayoutEntry, Proof};
+pub use changes::{Batch, BlobRow, ManifestRow, PointerRow, ProofRow};
+pub use names::{LayoutEntry, Pointer, Proof};
 pub use slots::Kind;
 pub use usage::Aged;
 

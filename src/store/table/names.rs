@@ -1,4 +1,4 @@
-//! Tags, and in which repositories upstream showed which digest.
+//! Tags and lists of referrers, and in which repositories upstream showed which digest.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Table, TagRow, insert_sorted,
+    PointerRow, Table, insert_sorted,
     slots::{Id, Kind, Slot},
 };
 use crate::{
@@ -23,15 +23,26 @@ pub struct RepositoryId(u32);
 #[derive(Debug)]
 pub(super) struct RepositorySlot {
     repository: Repository,
-    tags: BTreeMap<Tag, TagSlot>,
+    pointers: BTreeMap<Pointer, PointerSlot>,
     /// Manifests that clients ask for by digest or did ask for by tag.
     manifests: BTreeSet<Id>,
+    /// Lists of referrers that upstream showed as nothing else. Nobody may have them by digest.
+    lists: BTreeSet<Id>,
 }
 
 #[derive(Debug)]
-struct TagSlot {
+struct PointerSlot {
     manifest: Id,
     checked_at: SystemTime,
+}
+
+/// What a repository has an answer for that upstream may change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Pointer {
+    /// Which manifest a tag means.
+    Tag(Tag),
+    /// Which list of referrers a manifest has.
+    Referrers(Digest),
 }
 
 /// How upstream showed a digest.
@@ -41,13 +52,15 @@ pub enum Proof {
     Blob,
     /// As a manifest: `index.json` names it.
     Manifest,
+    /// As a list of referrers, which is an answer and no content of the repository.
+    List,
 }
 
 /// One descriptor of `index.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayoutEntry {
-    /// The tag, and when upstream last confirmed it. `None`: asked for by digest.
-    pub tag: Option<(Tag, SystemTime)>,
+    /// What it is the answer for, and when upstream last confirmed it. `None`: asked for by digest.
+    pub pointer: Option<(Pointer, SystemTime)>,
     pub repository: Repository,
     pub digest: Digest,
     pub size: u64,
@@ -55,61 +68,79 @@ pub struct LayoutEntry {
 }
 
 impl Table {
-    /// What a tag means.
-    pub fn tag(&self, repository: &Repository, tag: &Tag) -> Option<TaggedManifest> {
-        let tag = self.repository(repository)?.tags.get(tag)?;
+    /// What a tag means, or which list of referrers a manifest has.
+    pub fn meaning(&self, repository: &Repository, pointer: &Pointer) -> Option<TaggedManifest> {
+        let slot = self.repository(repository)?.pointers.get(pointer)?;
         Some(TaggedManifest {
-            digest: self.slots.get(tag.manifest)?.digest.clone(),
-            checked_at: tag.checked_at,
+            digest: self.slots.get(slot.manifest)?.digest.clone(),
+            checked_at: slot.checked_at,
         })
     }
 
     /// The tags of a repository whose manifests are here, in order, each with when upstream last
     /// confirmed it.
     pub fn tags_of(&self, repository: &Repository) -> Vec<(Tag, SystemTime)> {
-        let tags = self.repository(repository).into_iter().flat_map(|slot| &slot.tags);
-        let is_here = |tag: &TagSlot| self.slots.get(tag.manifest).is_some_and(|slot| slot.present);
-        let here = tags.filter(|(_, tag)| is_here(tag));
-        here.map(|(name, tag)| (name.clone(), tag.checked_at)).collect()
+        let pointers = self.repository(repository).into_iter().flat_map(|slot| &slot.pointers);
+        let is_here = |id| self.slots.get(id).is_some_and(|slot| slot.present);
+        let here = pointers.filter(|(_, slot)| is_here(slot.manifest));
+        let tags = here.filter_map(|(pointer, slot)| Some((pointer.tag()?.clone(), slot)));
+        tags.map(|(tag, slot)| (tag, slot.checked_at)).collect()
     }
 
-    /// Upstream said that a tag means this digest, and thereby showed the digest.
-    pub fn set_tag(&mut self, repository: &Repository, tag: &Tag, row: &TagRow, now: Moment) {
-        self.prove(repository, &row.digest, Proof::Manifest, now);
+    /// Upstream said that a pointer means this digest, and thereby showed the digest.
+    pub fn point(
+        &mut self,
+        repository: &Repository,
+        pointer: &Pointer,
+        row: &PointerRow,
+        now: Moment,
+    ) {
+        let proof = match pointer {
+            Pointer::Tag(_) => Proof::Manifest,
+            Pointer::Referrers(_) => Proof::List,
+        };
+        self.prove(repository, &row.digest, proof, now);
         let id = self.make_repository(repository);
         let manifest = self.slots.find_or_make(&row.digest, now);
         let checked_at = row.checked_at;
         if let Some(slot) = self.repository_mut(id) {
-            let meaning = TagSlot { manifest, checked_at };
-            slot.tags.insert(tag.clone(), meaning);
+            let meaning = PointerSlot { manifest, checked_at };
+            slot.pointers.insert(pointer.clone(), meaning);
         }
-        self.mark_tag(id, tag);
+        self.mark_pointer(id, pointer);
     }
 
-    /// As [`Table::set_tag`], unless a later check of the tag is known already.
-    pub fn restore_tag(&mut self, repository: &Repository, tag: &Tag, row: &TagRow, now: Moment) {
-        let known = self.tag(repository, tag);
+    /// As [`Table::point`], unless a later check is known already.
+    pub fn restore_pointer(
+        &mut self,
+        repository: &Repository,
+        pointer: &Pointer,
+        row: &PointerRow,
+        now: Moment,
+    ) {
+        let known = self.meaning(repository, pointer);
         if known.is_none_or(|known| known.checked_at < row.checked_at) {
-            self.set_tag(repository, tag, row, now);
+            self.point(repository, pointer, row, now);
         }
     }
 
-    /// Forgets a tag.
-    pub fn drop_tag(&mut self, repository: &Repository, tag: &Tag) {
+    /// Forgets what a pointer meant.
+    pub fn drop_pointer(&mut self, repository: &Repository, pointer: &Pointer) {
         let Some(id) = self.repository_ids.get(repository).copied() else {
             return;
         };
-        let dropped = self.repository_mut(id).and_then(|slot| slot.tags.remove(tag));
+        let dropped = self.repository_mut(id).and_then(|slot| slot.pointers.remove(pointer));
         if dropped.is_some() {
-            self.mark_tag(id, tag);
+            self.mark_pointer(id, pointer);
         }
     }
 
-    /// Whether upstream showed the digest in the repository.
+    /// Whether upstream showed the digest in the repository, as a blob or a manifest.
     pub fn is_proved(&self, repository: &Repository, digest: &Digest) -> bool {
-        let id = self.repository_ids.get(repository);
-        let slot = self.slots.of(digest);
-        id.zip(slot).is_some_and(|(id, slot)| slot.repositories.binary_search(id).is_ok())
+        let Some((slot, digest)) = self.repository(repository).zip(self.slots.find(digest)) else {
+            return false;
+        };
+        self.is_of(repository, digest) && !slot.lists.contains(&digest)
     }
 
     /// Upstream showed the digest in the repository.
@@ -120,12 +151,19 @@ impl Table {
             return;
         };
         let mut is_new = insert_sorted(&mut slot.repositories, repository);
-        if proof == Proof::Manifest
-            && let Some(slot) = self.repository_mut(repository)
-            && slot.manifests.insert(id)
-        {
-            is_new = true;
-            self.changes.layout = true;
+        let Some(slot) = self.repository_mut(repository) else {
+            return;
+        };
+        match proof {
+            Proof::List if is_new => is_new = slot.lists.insert(id),
+            Proof::List => {}
+            Proof::Blob => is_new |= slot.lists.remove(&id),
+            Proof::Manifest => {
+                slot.lists.remove(&id);
+                let is_shown = !slot.manifests.insert(id);
+                is_new |= !is_shown;
+                self.changes.layout |= !is_shown;
+            }
         }
         if is_new {
             self.changes.proofs.push((repository, id));
@@ -146,14 +184,16 @@ impl Table {
     /// What `index.json` says of the repository with this number. `None`: there are no more.
     pub fn layout_entries(&self, repository: usize) -> Option<Vec<LayoutEntry>> {
         let repository = self.repositories.get(repository)?;
-        let tagged: BTreeSet<Id> = repository.tags.values().map(|tag| tag.manifest).collect();
-        let tags = repository.tags.iter().map(|(name, tag)| {
-            let tagged = Some((name.clone(), tag.checked_at));
-            self.layout_entry(repository, tag.manifest, tagged)
+        let pointers = repository.pointers.iter();
+        let tagged = pointers.clone().filter(|(pointer, _)| pointer.tag().is_some());
+        let tagged: BTreeSet<Id> = tagged.map(|(_, slot)| slot.manifest).collect();
+        let pointed = pointers.map(|(pointer, slot)| {
+            let meaning = Some((pointer.clone(), slot.checked_at));
+            self.layout_entry(repository, slot.manifest, meaning)
         });
         let untagged = repository.manifests.difference(&tagged);
         let untagged = untagged.map(|id| self.layout_entry(repository, *id, None));
-        Some(tags.chain(untagged).flatten().collect())
+        Some(pointed.chain(untagged).flatten().collect())
     }
 
     /// Those of the `count` repositories from number `from` that have something to show: a tag, or
@@ -168,16 +208,16 @@ impl Table {
         })
     }
 
-    /// The row of a tag; `None` when there is no such tag.
-    pub(super) fn tag_row(
+    /// The row of a pointer; `None` when it means nothing.
+    pub(super) fn pointer_row(
         &self,
         id: RepositoryId,
-        tag: &Tag,
-    ) -> Option<(Repository, Option<TagRow>)> {
+        pointer: &Pointer,
+    ) -> Option<(Repository, Option<PointerRow>)> {
         let repository = self.repositories.get(id.index())?.repository.clone();
         let row = self
-            .tag(&repository, tag)
-            .map(|tagged| TagRow { digest: tagged.digest, checked_at: tagged.checked_at });
+            .meaning(&repository, pointer)
+            .map(|meaning| PointerRow { digest: meaning.digest, checked_at: meaning.checked_at });
         Some((repository, row))
     }
 
@@ -186,15 +226,21 @@ impl Table {
         let repository = self.repositories.get(id.index())?;
         let slot = self.slots.get(digest)?;
         slot.repositories.binary_search(&id).ok()?;
-        let proof =
-            if repository.manifests.contains(&digest) { Proof::Manifest } else { Proof::Blob };
+        let proof = match digest {
+            digest if repository.manifests.contains(&digest) => Proof::Manifest,
+            digest if repository.lists.contains(&digest) => Proof::List,
+            _ => Proof::Blob,
+        };
         Some((repository.repository.clone(), proof))
     }
 
-    /// Every tag.
-    pub(super) fn tags(&self) -> impl Iterator<Item = (RepositoryId, Tag)> {
+    /// Every pointer.
+    pub(super) fn pointers(&self) -> impl Iterator<Item = (RepositoryId, Pointer)> {
         let repositories = (0u32..).map(RepositoryId).zip(&self.repositories);
-        repositories.flat_map(|(id, slot)| slot.tags.keys().map(move |tag| (id, tag.clone())))
+        let named = |(id, slot): (_, &RepositorySlot)| {
+            slot.pointers.keys().cloned().map(move |pointer| (id, pointer)).collect::<Vec<_>>()
+        };
+        repositories.flat_map(named)
     }
 
     /// Whether one of these repositories is of one of the registries.
@@ -205,7 +251,7 @@ impl Table {
             .any(|slot| registries.contains(slot.repository.registry()))
     }
 
-    /// Forgets the tags of a manifest, and where the digest may be seen.
+    /// Forgets what points to a manifest, and where the digest may be seen.
     pub(super) fn forget_names(&mut self, id: Id) {
         let repositories =
             self.slots.get_mut(id).map(|slot| std::mem::take(&mut slot.repositories));
@@ -214,14 +260,15 @@ impl Table {
                 continue;
             };
             let shown = slot.manifests.remove(&id);
-            let tags = slot.tags.iter().filter(|(_, tag)| tag.manifest == id);
-            let tags: Vec<Tag> = tags.map(|(tag, _)| tag.clone()).collect();
-            for tag in &tags {
-                slot.tags.remove(tag);
+            slot.lists.remove(&id);
+            let pointers = slot.pointers.iter().filter(|(_, pointed)| pointed.manifest == id);
+            let pointers: Vec<Pointer> = pointers.map(|(pointer, _)| pointer.clone()).collect();
+            for pointer in &pointers {
+                slot.pointers.remove(pointer);
             }
             self.changes.layout |= shown;
-            for tag in &tags {
-                self.mark_tag(repository, tag);
+            for pointer in &pointers {
+                self.mark_pointer(repository, pointer);
             }
         }
     }
@@ -230,11 +277,11 @@ impl Table {
         &self,
         repository: &RepositorySlot,
         manifest: Id,
-        tag: Option<(Tag, SystemTime)>,
+        pointer: Option<(Pointer, SystemTime)>,
     ) -> Option<LayoutEntry> {
         let slot = self.slots.get(manifest).filter(|slot| slot.present)?;
         Some(LayoutEntry {
-            tag,
+            pointer,
             repository: repository.repository.clone(),
             digest: slot.digest.clone(),
             size: slot.size,
@@ -259,16 +306,32 @@ impl Table {
         let id = RepositoryId(u32::try_from(self.repositories.len()).unwrap_or(u32::MAX));
         self.repositories.push(RepositorySlot {
             repository: repository.clone(),
-            tags: BTreeMap::new(),
+            pointers: BTreeMap::new(),
             manifests: BTreeSet::new(),
+            lists: BTreeSet::new(),
         });
         self.repository_ids.insert(repository.clone(), id);
         id
     }
 
-    fn mark_tag(&mut self, repository: RepositoryId, tag: &Tag) {
-        self.changes.tags.insert((repository, tag.clone()));
+    fn mark_pointer(&mut self, repository: RepositoryId, pointer: &Pointer) {
+        self.changes.pointers.insert((repository, pointer.clone()));
         self.changes.layout = true;
+    }
+
+    fn is_of(&self, repository: &Repository, digest: Id) -> bool {
+        let id = self.repository_ids.get(repository);
+        let slot = self.slots.get(digest);
+        id.zip(slot).is_some_and(|(id, slot)| slot.repositories.binary_search(id).is_ok())
+    }
+}
+
+impl Pointer {
+    fn tag(&self) -> Option<&Tag> {
+        match self {
+            Pointer::Tag(tag) => Some(tag),
+            Pointer::Referrers(_) => None,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::oci::{Algorithm, Tag};
+use crate::oci::Algorithm;
 
 impl Table {
     /// What a manifest lists, in order. `None`: it is no manifest, or its file was not read yet.
@@ -41,8 +41,12 @@ fn index(manifests: &[&str]) -> Manifest {
     Manifest::parse(json.as_bytes(), None).unwrap()
 }
 
-fn tagged(name: &str, seconds: u64) -> TagRow {
-    TagRow {
+fn tag(name: &str) -> Pointer {
+    Pointer::Tag(name.parse().unwrap())
+}
+
+fn tagged(name: &str, seconds: u64) -> PointerRow {
+    PointerRow {
         digest: digest(name),
         checked_at: SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds),
     }
@@ -64,10 +68,10 @@ fn replay(table: &mut Table, copy: &mut Table) {
         for (digest, row) in &batch.blobs {
             copy.restore(digest, row);
         }
-        for (repository, tag, row) in &batch.tags {
+        for (repository, pointer, row) in &batch.pointers {
             match row {
-                Some(row) => copy.set_tag(repository, tag, row, at(0)),
-                None => copy.drop_tag(repository, tag),
+                Some(row) => copy.point(repository, pointer, row, at(0)),
+                None => copy.drop_pointer(repository, pointer),
             }
         }
         for row in &batch.proofs {
@@ -80,11 +84,11 @@ fn replay(table: &mut Table, copy: &mut Table) {
 fn forgetting_everything_leaves_nothing() {
     let mut table = Table::default();
     let repository: Repository = "ghcr.io/a".parse().unwrap();
-    let tag: Tag = "v1".parse().unwrap();
+    let tag = tag("v1");
     table.put_manifest(&digest("image"), 10, &image(&["a", "a", "b"]), at(1));
     table.put_manifest(&digest("index"), 20, &index(&["image", "absent"]), at(1));
     table.put_blob(&digest("a"), 30, at(2));
-    table.set_tag(&repository, &tag, &tagged("index", 1), at(2));
+    table.point(&repository, &tag, &tagged("index", 1), at(2));
     table.prove(&repository, &digest("a"), Proof::Blob, at(2));
     assert_eq!(table.totals(), Totals { blobs: 3, bytes: 60 });
     for name in ["index", "image", "a"] {
@@ -92,7 +96,7 @@ fn forgetting_everything_leaves_nothing() {
     }
     assert_eq!(table.totals(), Totals::default());
     assert_eq!(table.slots.range(0, 100).count(), 0, "every slot is released");
-    assert_eq!(table.tag(&repository, &tag), None);
+    assert_eq!(table.meaning(&repository, &tag), None);
     assert_eq!(table.layout_entries(0), Some(Vec::new()));
     assert_eq!(table.layout_entries(1), None);
 }
@@ -101,14 +105,14 @@ fn forgetting_everything_leaves_nothing() {
 fn changes_in_any_steps_make_the_same_table() {
     let (mut table, mut copy) = (Table::default(), Table::default());
     let repository: Repository = "ghcr.io/a".parse().unwrap();
-    let tags: Vec<Tag> = ["v1", "v2", "v3"].map(|tag| tag.parse().unwrap()).into();
+    let tags = ["v1", "v2", "v3"].map(tag);
     for name in ["a", "b", "c"] {
         table.put_blob(&digest(name), 1, at(5));
         table.prove(&repository, &digest(name), Proof::Blob, at(5));
     }
     table.put_manifest(&digest("image"), 10, &image(&["a"]), at(6));
     for tag in &tags {
-        table.set_tag(&repository, tag, &tagged("image", 7), at(6));
+        table.point(&repository, tag, &tagged("image", 7), at(6));
     }
     replay(&mut table, &mut copy);
     table.forget(&digest("a"));
@@ -116,7 +120,7 @@ fn changes_in_any_steps_make_the_same_table() {
     table.lose(&digest("b"));
     table.lose(&digest("c"));
     table.put_blob(&digest("c"), 3, at(8));
-    table.drop_tag(&repository, &tags[0]);
+    table.drop_pointer(&repository, &tags[0]);
     replay(&mut table, &mut copy);
     assert_eq!(copy.totals(), table.totals());
     assert_eq!(copy.size(&digest("a")), Some(2));
@@ -174,11 +178,42 @@ fn nesting_counts_the_longest_chain_of_indexes() {
 fn the_latest_check_of_a_tag_is_restored() {
     let mut table = Table::default();
     let repository: Repository = "ghcr.io/a".parse().unwrap();
-    let tag: Tag = "v1".parse().unwrap();
+    let tag = tag("v1");
     for (name, seconds) in [("old", 5), ("new", 9), ("older", 3)] {
-        table.restore_tag(&repository, &tag, &tagged(name, seconds), at(0));
+        table.restore_pointer(&repository, &tag, &tagged(name, seconds), at(0));
     }
-    assert_eq!(table.tag(&repository, &tag).unwrap().digest, digest("new"));
+    assert_eq!(table.meaning(&repository, &tag).unwrap().digest, digest("new"));
+}
+
+#[test]
+fn a_list_of_referrers_is_an_answer_and_no_content() {
+    let (mut table, mut copy) = (Table::default(), Table::default());
+    let repository: Repository = "ghcr.io/a".parse().unwrap();
+    let referrers = Pointer::Referrers(digest("image"));
+    table.put_manifest(&digest("list"), 10, &index(&["signature"]), at(1));
+    table.point(&repository, &referrers, &tagged("list", 1), at(1));
+    replay(&mut table, &mut copy);
+    for table in [&table, &copy] {
+        assert_eq!(table.meaning(&repository, &referrers).unwrap().digest, digest("list"));
+        assert!(!table.is_proved(&repository, &digest("list")));
+        assert_eq!(table.tags_of(&repository), []);
+        assert_eq!(table.shown(0, 9), Some(Vec::new()));
+        assert_eq!(table.layout_entries(0).unwrap().len(), 1);
+    }
+    let kept = std::slice::from_ref(repository.registry());
+    let aged = table.aged(0, 9, std::time::Duration::ZERO, kept, at(2)).unwrap();
+    assert!(aged.iter().all(|aged| aged.kept), "{aged:?}");
+
+    table.prove(&repository, &digest("list"), Proof::Manifest, at(2));
+    table.point(&repository, &referrers, &tagged("list", 2), at(2));
+    replay(&mut table, &mut copy);
+    assert!(table.is_proved(&repository, &digest("list")));
+    assert!(copy.is_proved(&repository, &digest("list")));
+    assert_eq!(copy.layout_entries(0).unwrap().len(), 2);
+
+    table.forget(&digest("list"));
+    assert_eq!(table.meaning(&repository, &referrers), None);
+    assert_eq!(table.layout_entries(0), Some(Vec::new()));
 }
 
 #[test]

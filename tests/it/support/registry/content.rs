@@ -6,8 +6,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use larder::oci::Digest;
-use serde_json::json;
+use larder::oci::{Digest, OCI_INDEX};
+use serde_json::{Value, json};
 
 use super::{
     Shared, State,
@@ -24,8 +24,8 @@ pub(super) struct Content {
     /// Blobs that another registry redirects here for, by digest.
     redirected: HashMap<String, Bytes>,
     redirect_to: Option<Arc<Shared>>,
-    /// The most tags on a page, however many are asked for.
-    tags_on_a_page: Option<usize>,
+    /// The most entries on a page of a list, however many are asked for.
+    page_limit: Option<usize>,
 }
 
 #[derive(Default)]
@@ -33,6 +33,8 @@ struct Repository {
     blobs: HashMap<String, Bytes>,
     manifests: HashMap<String, (String, Bytes)>,
     tags: BTreeMap<String, String>,
+    /// Descriptors by their subject.
+    referrers: HashMap<String, Vec<Value>>,
     denied: Option<u16>,
 }
 
@@ -70,8 +72,13 @@ impl Content {
         self.redirect_to = Some(other);
     }
 
-    pub(super) fn limit_pages(&mut self, tags: usize) {
-        self.tags_on_a_page = Some(tags);
+    pub(super) fn put_referrer(&mut self, repository: &str, subject: &Digest, descriptor: Value) {
+        let referrers = &mut self.repository(repository).referrers;
+        referrers.entry(subject.to_string()).or_default().push(descriptor);
+    }
+
+    pub(super) fn limit_pages(&mut self, entries: usize) {
+        self.page_limit = Some(entries);
     }
 
     fn repository(&mut self, name: &str) -> &mut Repository {
@@ -114,6 +121,7 @@ impl Shared {
             (Some(status), _) => self.denial(status),
             (None, "manifests") => manifest(repository, reference),
             (None, "tags") => tags(content, repository, request),
+            (None, "referrers") => referrers(content, repository, request, reference),
             (None, _) => blob(content, repository, request, reference),
         }
     }
@@ -141,7 +149,7 @@ fn manifest(repository: &Repository, reference: &str) -> Answer {
 fn tags(content: &Content, repository: &Repository, request: &Request) -> Answer {
     let asked = |name: &str| request.query_values(name).next();
     let wanted = asked("n").map_or(usize::MAX, |n| n.parse().unwrap());
-    let limit = wanted.min(content.tags_on_a_page.unwrap_or(usize::MAX));
+    let limit = wanted.min(content.page_limit.unwrap_or(usize::MAX));
     let last = asked("last").unwrap_or_default();
     let mut left = repository.tags.keys().filter(|tag| **tag > last).peekable();
     let tags: Vec<&String> = left.by_ref().take(limit).collect();
@@ -154,6 +162,24 @@ fn tags(content: &Content, repository: &Repository, request: &Request) -> Answer
         }
         _ => answer,
     }
+}
+
+/// A page of what refers to a subject, which is nothing where nothing is known.
+fn referrers(
+    content: &Content,
+    repository: &Repository,
+    request: &Request,
+    subject: &str,
+) -> Answer {
+    let all = repository.referrers.get(subject).map_or([].as_slice(), Vec::as_slice);
+    let start = request.query_values("from").next().map_or(0, |from| from.parse().unwrap());
+    let end = content.page_limit.map_or(all.len(), |limit| all.len().min(start + limit));
+    let body = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": all[start..end] });
+    let answer = Answer::new(200, body.to_string()).with("content-type", OCI_INDEX);
+    if end == all.len() {
+        return answer;
+    }
+    answer.with("link", format!("<{}?from={end}>; rel=\"next\"", request.path))
 }
 
 fn blob(content: &Content, repository: &Repository, request: &Request, digest: &str) -> Answer {
@@ -195,7 +221,8 @@ fn range(request: &Request) -> Option<(usize, Option<usize>)> {
 pub(super) fn split(path: &str) -> Option<(&str, &str, &str)> {
     let (rest, reference) = path.rsplit_once('/')?;
     let (repository, kind) = rest.rsplit_once('/')?;
-    let is_known = matches!((kind, reference), ("manifests" | "blobs", _) | ("tags", "list"));
+    let is_known =
+        matches!((kind, reference), ("manifests" | "blobs" | "referrers", _) | ("tags", "list"));
     is_known.then_some((repository, kind, reference))
 }
 

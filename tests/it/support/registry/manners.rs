@@ -15,8 +15,12 @@ fn wrong(request: &Request) -> Option<&'static str> {
         return Some("ns is forwarded, which some registries answer with 400");
     }
     let kind = request.path.strip_prefix("/v2/").and_then(split).map(|(_, kind, _)| kind);
-    if kind.is_some() && request.header("accept-encoding") != Some("identity") {
+    let is_content = matches!(kind, Some("manifests" | "blobs"));
+    if is_content && request.header("accept-encoding") != Some("identity") {
         return Some("a compressed answer would break the digest");
+    }
+    if kind == Some("referrers") && request.query_values("artifactType").next().is_some() {
+        return Some("a filtered list would be taken for all of it");
     }
     if kind == Some("manifests") {
         let accept = request.header_lines("accept").collect::<Vec<_>>().join(", ");

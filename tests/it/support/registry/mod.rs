@@ -25,6 +25,7 @@ use std::{
 
 use bytes::Bytes;
 use larder::oci::{Digest, OCI_INDEX, OCI_MANIFEST};
+use serde_json::Value;
 use tokio::{net::TcpSocket, sync::watch, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
 
@@ -171,9 +172,14 @@ impl FakeRegistry {
         self.content(|content| content.redirect_blobs_to(target));
     }
 
-    /// Lists at most so many tags on a page, however many are asked for.
-    pub fn limit_pages(&self, tags: usize) {
-        self.content(|content| content.limit_pages(tags));
+    /// Lists this descriptor among the referrers of `subject`.
+    pub fn put_referrer(&self, repository: &str, subject: &Digest, descriptor: Value) {
+        self.content(|content| content.put_referrer(repository, subject, descriptor));
+    }
+
+    /// Lists at most so many tags or referrers on a page, however many are asked for.
+    pub fn limit_pages(&self, entries: usize) {
+        self.content(|content| content.limit_pages(entries));
     }
 
     // How it fails.
