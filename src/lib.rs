@@ -8,12 +8,12 @@
 //!
 //! 1. A client connects. [`server`] accepts, and hands each request to [`handler`] with the
 //!    [`access::Peer`] it came from.
-//! 2. [`routes`] turns method, path, query and headers into one `Endpoint` of one
+//! 2. [`routes`] turns method, path, query and host into one `Endpoint` of one
 //!    [`oci::Repository`]; nothing later sees a name that is not valid and configured.
 //! 3. A **tag** goes to [`mirror`], which believes it for `tag_ttl`, and then asks [`upstream`]
-//!    by one HEAD that everyone shares; a list of tags goes the same way. Upstream negotiates
-//!    tokens and follows redirects; its guards see to it that credentials and connections go only
-//!    where they belong.
+//!    by one HEAD that everyone shares; lists of tags and of referrers go the same way. Upstream
+//!    negotiates tokens and follows redirects; its guards see to it that credentials and
+//!    connections go only where they belong.
 //! 4. A **manifest** comes from memory, from the [`store`], or by one GET from upstream; it is
 //!    verified, stored verbatim, and thereby proved for this repository.
 //! 5. A **blob** is a file of the store. If it is not there, the mirror starts a `Download`: a task

@@ -256,9 +256,18 @@ fn choose_default<'a>(reader: &mut Reader<'a>, drafts: &mut [Draft<'a>]) {
     }
 }
 
-/// No name leads to two registries. A registry may be reached by its own name as a host.
+/// Whose a name is, and where that is written; `None` for a registry that is built in.
+#[derive(Clone, Copy)]
+struct Owner<'d, 'a> {
+    registry: &'d Registry,
+    origin: Option<Origin<'a>>,
+}
+
+type Owners<'d, 'a> = BTreeMap<&'d Registry, Owner<'d, 'a>>;
+
+/// No name leads to two registries.
 fn refuse_shared_names<'a>(reader: &mut Reader<'a>, drafts: &[Draft<'a>]) {
-    let mut owners: BTreeMap<&Registry, Owner<'_, 'a>> = BTreeMap::new();
+    let mut owners = Owners::new();
     for draft in drafts {
         let registry = &draft.upstream.registry;
         owners.insert(registry, Owner { registry, origin: draft.origin });
@@ -271,24 +280,22 @@ fn refuse_shared_names<'a>(reader: &mut Reader<'a>, drafts: &[Draft<'a>]) {
             }
         }
     }
-    let mut hosts: BTreeMap<&Registry, Owner<'_, 'a>> = BTreeMap::new();
+    refuse_shared_hosts(reader, drafts, &owners);
+}
+
+/// Nor does a host, which may be a name of its own registry.
+fn refuse_shared_hosts<'a>(reader: &mut Reader<'a>, drafts: &[Draft<'a>], owners: &Owners<'_, 'a>) {
+    let mut hosts = Owners::new();
     for draft in drafts {
         let registry = &draft.upstream.registry;
-        for (name, origin) in &draft.server_names {
-            let owner = Owner { registry, origin: Some(*origin) };
-            let other = owners.get(name).filter(|owner| owner.registry != registry).copied();
-            if let Some(first) = hosts.insert(name, owner).or(other) {
-                refuse_second(reader, *origin, "upstream.server_names", name, &first);
+        for (host, origin) in &draft.server_names {
+            let named = owners.get(host).filter(|owner| owner.registry != registry).copied();
+            let known = hosts.insert(host, Owner { registry, origin: Some(*origin) });
+            if let Some(first) = known.or(named) {
+                refuse_second(reader, *origin, "upstream.server_names", host, &first);
             }
         }
     }
-}
-
-/// Whose a name is, and where that is written; `None` for a registry that is built in.
-#[derive(Clone, Copy)]
-struct Owner<'d, 'a> {
-    registry: &'d Registry,
-    origin: Option<Origin<'a>>,
 }
 
 fn refuse_second<'a>(

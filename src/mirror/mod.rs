@@ -1,7 +1,8 @@
 //! The mirror: what is served from the store, what is asked upstream, and when.
 //!
 //! [`Mirror::manifest`] and [`Mirror::blob`] are the two questions a pull asks; [`Mirror::tags`],
-//! [`Mirror::referrers`] and [`Mirror::catalog`] are those of tools. None knows of HTTP: they are given names and answer with content or an [`Error`].
+//! [`Mirror::referrers`] and [`Mirror::catalog`] are those of tools. None knows of HTTP: they are
+//! given names and answer with content or an [`Error`].
 
 mod ahead;
 mod blob;
