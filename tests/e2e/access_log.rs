@@ -18,6 +18,20 @@ pub struct Request {
 }
 
 impl Requests {
+    /// Adds those of another upstream.
+    pub fn add(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.registry.extend(other.registry);
+    }
+
+    /// How often a manifest or a blob was asked for by GET, with whatever success.
+    pub fn content_gets(&self) -> usize {
+        let is_content = |request: &&Request| {
+            request.method == "GET" && ["manifests", "blobs"].contains(&request.kind())
+        };
+        self.registry.iter().filter(is_content).count()
+    }
+
     /// How often each blob's bytes were sent, by digest.
     pub fn blob_gets(&self) -> BTreeMap<&str, usize> {
         let mut gets = BTreeMap::new();
@@ -57,10 +71,11 @@ impl fmt::Display for Requests {
         for request in &self.registry {
             *counts.entry((request.kind(), &request.method, &request.status)).or_default() += 1;
         }
-        write!(f, "tokens {}", self.tokens)?;
-        for ((kind, method, status), count) in counts {
-            write!(f, ", {kind} {method} {status}: {count}")?;
-        }
-        Ok(())
+        let counts = counts
+            .iter()
+            .map(|((kind, method, status), count)| format!("{kind} {method} {status}: {count}"));
+        let tokens = (self.tokens > 0).then(|| format!("tokens: {}", self.tokens));
+        let all: Vec<String> = tokens.into_iter().chain(counts).collect();
+        if all.is_empty() { f.write_str("nothing") } else { f.write_str(&all.join(", ")) }
     }
 }

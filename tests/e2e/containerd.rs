@@ -1,75 +1,126 @@
-//! containerd: a `hosts.toml` that sends one registry's pulls to Larder, which learns by `?ns=`
-//! which registry is meant.
+//! containerd: a `hosts.toml` that sends one registry's pulls to Larder, for `ctr` and for what a
+//! kubelet calls. Which registry is meant comes as `?ns=`, by some routes in the path as well.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use crate::{
-    lab::{Lab, OTHER},
-    process::{Daemon, contained, run, succeeds, wait_for},
+    cri::ImageService,
+    engine::Engine,
+    lab::{HUB, Lab, OTHER},
+    phases::pull_cold_warm_stopped,
+    process::{Daemon, run, succeeds, version, wait_for},
 };
+
+/// Where containerd and `ctr` look for `hosts.toml` files.
+const HOSTS: &str = "/etc/containerd/certs.d";
+
+/// The lab's image of each registry.
+const IMAGES: [&str; 2] = ["docker.io/library/busybox:latest", "registry.test/team/busybox:1"];
 
 #[test]
 fn pulls_and_runs_by_hosts_toml() {
-    let lab = Lab::start();
+    let mut lab = Lab::start();
     let containerd = Containerd::start(&lab);
-    for image in ["docker.io/library/busybox:latest", "registry.test/team/busybox:1"] {
-        containerd.pull(&lab, image);
-        assert_eq!(containerd.echo_ok(image), "ok\n");
+    for image in IMAGES {
+        let route = format!("ctr, hosts.toml (`ns`), {image}");
+        pull_cold_warm_stopped(&mut lab, &containerd.version, &route, 2, || {
+            containerd.pull(image, HOSTS);
+            assert_eq!(containerd.echo_ok(image), "ok\n");
+            containerd.remove(image);
+        });
+    }
+}
+
+/// Beside `ns`, the registry's name after or before `/v2/`.
+#[test]
+fn pulls_by_paths_that_name_the_registry() {
+    let mut lab = Lab::start();
+    let containerd = Containerd::start(&lab);
+    let larder = format!("http://{}", lab.larder.address());
+    let routes = [("/v2/docker.io", "override_path = true"), ("/docker.io", "")];
+    for (number, (path, option)) in routes.into_iter().enumerate() {
+        let hosts = format!("/etc/containerd/route-{number}");
+        let text = format!("server = \"{larder}\"\n\n[host.\"{larder}{path}\"]\n{option}\n");
+        containerd.engine.write(&format!("{hosts}/{HUB}/hosts.toml"), &text);
+        let route = format!("ctr, hosts.toml (`ns`), LARDER{path} {option}");
+        pull_cold_warm_stopped(&mut lab, &containerd.version, &route, 2, || {
+            containerd.pull(IMAGES[0], &hosts);
+            containerd.remove(IMAGES[0]);
+        });
+    }
+}
+
+#[test]
+fn pulls_by_cri() {
+    let mut lab = Lab::start();
+    let containerd = Containerd::start(&lab);
+    let images = ImageService::new(&containerd.socket, containerd.engine.directory());
+    for image in IMAGES {
+        let route = format!("CRI PullImage, hosts.toml (`ns`), {image}");
+        pull_cold_warm_stopped(&mut lab, &containerd.version, &route, 2, || {
+            images.pull(image);
+            assert!(images.has(image), "no {image} after PullImage");
+            images.remove(image);
+            assert!(!images.has(image), "{image} after RemoveImage");
+        });
     }
 }
 
 /// A containerd of the test's own, and the `ctr` that speaks to it.
 struct Containerd {
-    directory: PathBuf,
+    engine: Engine,
+    socket: PathBuf,
     ctr: String,
+    version: String,
     _daemon: Daemon,
 }
 
 impl Containerd {
     fn start(lab: &Lab) -> Self {
-        let directory = lab.directory().join("containerd");
-        for registry in ["docker.io", OTHER] {
-            write_hosts_toml(lab, &directory.join("hosts").join(registry));
-        }
-        let path = directory.display();
-        fs::write(directory.join("config.toml"), "version = 2\n").unwrap();
+        let engine = Engine::new(lab, "containerd");
+        configure(lab, &engine);
+        let path = engine.directory().display();
+        let socket = engine.directory().join("containerd.sock");
         let line = format!(
-            "containerd --config {path}/config.toml --address {path}/containerd.sock \
-             --root {path}/root --state {path}/state"
+            "containerd --address {} --root {path}/root --state {path}/state",
+            socket.display()
         );
-        let line = lab.network.inside(&contained(&line));
-        let mut daemon = Daemon::start("containerd", &directory, &line);
-        let ctr = format!("ctr --address {path}/containerd.sock");
+        let mut daemon = Daemon::start("containerd", engine.directory(), &engine.line(&line));
+        let ctr = format!("ctr --address {}", socket.display());
         wait_for("containerd", || {
             daemon.assert_running();
             succeeds(&format!("{ctr} version")).then_some(())
         });
-        Self { directory, ctr, _daemon: daemon }
+        Self { engine, socket, ctr, version: version("containerd"), _daemon: daemon }
     }
 
-    /// `ctr` itself asks the registry, so it too runs in the clients' network.
-    fn pull(&self, lab: &Lab, image: &str) {
-        let (ctr, directory) = (&self.ctr, self.directory.display());
-        let line = format!("{ctr} images pull --hosts-dir {directory}/hosts {image}");
-        run(&lab.network.inside(&line));
+    /// `ctr` itself asks the registry, so it too runs where Larder is all there is.
+    fn pull(&self, image: &str, hosts: &str) {
+        run(&self.engine.line(&format!("{} images pull --hosts-dir {hosts} {image}", self.ctr)));
     }
 
     fn echo_ok(&self, image: &str) -> String {
-        let (ctr, directory) = (&self.ctr, self.directory.display());
-        run(&format!("{ctr} run --rm --fifo-dir {directory}/fifo {image} e2e echo ok"))
+        let (ctr, path) = (&self.ctr, self.engine.directory().display());
+        run(&format!("{ctr} run --rm --fifo-dir {path}/fifo {image} e2e echo ok"))
+    }
+
+    fn remove(&self, image: &str) {
+        run(&format!("{} images rm --sync {image}", self.ctr));
     }
 }
 
-/// Names Larder as the registry's server too, so that nothing is asked elsewhere.
-fn write_hosts_toml(lab: &Lab, directory: &Path) {
-    let larder = lab.larder.address();
-    fs::create_dir_all(directory).unwrap();
+/// Names Larder as the registries' server too, so that nothing is asked elsewhere.
+fn configure(lab: &Lab, engine: &Engine) {
+    let larder = format!("http://{}", lab.larder.address());
+    for registry in [HUB, OTHER] {
+        let text = format!(
+            "server = \"{larder}\"\n\n\
+             [host.\"{larder}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+        );
+        engine.write(&format!("{HOSTS}/{registry}/hosts.toml"), &text);
+    }
     let text = format!(
-        "server = \"http://{larder}\"\n\n\
-         [host.\"http://{larder}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+        "version = 2\n\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"{HOSTS}\"\n"
     );
-    fs::write(directory.join("hosts.toml"), text).unwrap();
+    engine.write("/etc/containerd/config.toml", &text);
 }

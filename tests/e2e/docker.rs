@@ -1,40 +1,61 @@
-//! Docker: a mirror of Docker Hub by `registry-mirrors`, any other registry by its name.
+//! Docker: a mirror of Docker Hub by `registry-mirrors`, any other registry by its name; and the
+//! BuildKit inside `dockerd`, which resolves images as containerd does.
 
-use std::{collections::BTreeMap, fs, thread};
-
-use crate::{
-    image::Layout,
-    lab::{Lab, OTHER},
-    process::{Daemon, contained, run, succeeds, wait_for},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, thread,
 };
 
-/// The main job: pull and run, and again from the store alone.
+use serde_json::json;
+
+use crate::{
+    engine::Engine,
+    image::Layout,
+    lab::{Lab, OTHER},
+    phases::pull_cold_warm_stopped,
+    process::{Daemon, run, succeeds, version, wait_for},
+};
+
+/// Debian's client, whichever other is in the path: it belongs to the engine, and builds by the
+/// engine's BuildKit without a plugin, or with Debian's.
+const CLIENT: &str = "/usr/bin/docker";
+
 #[test]
-fn pulls_and_runs_with_and_without_upstream() {
+fn pulls_by_registry_mirrors() {
     let mut lab = Lab::start();
     let docker = Docker::start(&lab, "docker");
-    docker.run("pull busybox");
-    assert_eq!(docker.run("run --rm --network none busybox echo ok"), "ok\n");
-
-    docker.run("image rm busybox");
-    lab.hub.stop();
-    docker.run("pull busybox");
-    assert_eq!(docker.run("run --rm --network none busybox echo ok"), "ok\n");
-
-    lab.hub.restart();
-    docker.run("pull busybox");
-    let requests = lab.hub.requests();
-    let sent = requests.blob_gets();
-    assert!(!sent.is_empty() && sent.values().all(|gets| *gets == 1), "{sent:?}");
+    docker.pull_and_run(&mut lab, "registry-mirrors, tag", "busybox");
+    let digest = lab.busybox.digest().to_owned();
+    docker.pull_and_run(&mut lab, "registry-mirrors, digest", &format!("busybox@{digest}"));
+    let other = format!("{}/{OTHER}/team/busybox:1", lab.larder.address());
+    docker.pull_and_run(&mut lab, "by name: LARDER/REGISTRY/…", &other);
 }
 
 #[test]
-fn pulls_by_the_name_of_a_second_upstream() {
-    let lab = Lab::start();
+fn pulls_all_tags() {
+    let mut lab = Lab::start();
+    lab.hub.push(lab.busybox.path(), "library/busybox:1", "--preserve-digests");
     let docker = Docker::start(&lab, "docker");
-    let image = format!("{}/{OTHER}/team/busybox:1", lab.larder.address());
-    docker.run(&format!("pull {image}"));
-    assert_eq!(docker.run(&format!("run --rm --network none {image} echo ok")), "ok\n");
+    pull_cold_warm_stopped(&mut lab, &docker.version, "registry-mirrors, pull -a", 2, || {
+        docker.run("pull --all-tags busybox");
+        let tags = docker.run("images --format {{.Tag}} busybox");
+        assert_eq!(tags.lines().collect::<BTreeSet<_>>(), BTreeSet::from(["1", "latest"]));
+        docker.forget_images();
+    });
+}
+
+#[test]
+fn builds_from_a_mirrored_image() {
+    let mut lab = Lab::start();
+    let docker = Docker::start(&lab, "docker");
+    let context = lab.directory().join("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(context.join("Dockerfile"), "FROM busybox\nRUN echo ok > /built\n").unwrap();
+    pull_cold_warm_stopped(&mut lab, &docker.version, "docker build (BuildKit)", 2, || {
+        docker.run(&format!("build --network none --tag built {}", context.display()));
+        assert_eq!(docker.run("run --rm --network none built cat /built"), "ok\n");
+        docker.forget_images();
+    });
 }
 
 /// However many ask at once, upstream sends each blob once.
@@ -54,36 +75,58 @@ fn two_engines_share_one_download() {
     wait_for("every blob in the access log", || {
         (lab.hub.requests().blob_gets().len() == once.len()).then_some(())
     });
-    assert_eq!(lab.hub.requests().blob_gets(), once);
+    let requests = lab.hub.requests();
+    println!("asked of upstream: {requests}");
+    assert_eq!(requests.blob_gets(), once);
 }
 
 /// A `dockerd` in the clients' network with Larder as its mirror.
 struct Docker {
     socket: String,
+    version: String,
     _daemon: Daemon,
 }
 
 impl Docker {
     fn start(lab: &Lab, name: &str) -> Self {
-        let directory = lab.directory().join(name).display().to_string();
-        fs::create_dir(&directory).unwrap();
-        let socket = format!("unix://{directory}/docker.sock");
-        let larder = lab.larder.address();
+        let engine = Engine::new(lab, name);
+        configure(lab, &engine);
+        let path = engine.directory().display();
+        let socket = format!("unix://{path}/docker.sock");
         let line = format!(
-            "dockerd --host {socket} --data-root {directory}/data --exec-root {directory}/exec \
-             --pidfile {directory}/pid --bridge none --iptables=false --ip6tables=false \
-             --registry-mirror http://{larder} --insecure-registry {larder}"
+            "dockerd --host {socket} --data-root {path}/data --exec-root {path}/exec \
+             --pidfile {path}/pid --bridge none --iptables=false --ip6tables=false"
         );
-        let mut daemon =
-            Daemon::start(name, lab.directory(), &lab.network.inside(&contained(&line)));
+        let mut daemon = Daemon::start(name, lab.directory(), &engine.line(&line));
         wait_for("dockerd", || {
             daemon.assert_running();
-            succeeds(&format!("docker --host {socket} version")).then_some(())
+            succeeds(&format!("{CLIENT} --host {socket} version")).then_some(())
         });
-        Self { socket, _daemon: daemon }
+        Self { socket, version: version("dockerd"), _daemon: daemon }
+    }
+
+    /// Pulls `image` in all phases and runs it.
+    fn pull_and_run(&self, lab: &mut Lab, route: &str, image: &str) {
+        pull_cold_warm_stopped(lab, &self.version, route, 2, || {
+            self.run(&format!("pull {image}"));
+            assert_eq!(self.run(&format!("run --rm --network none {image} echo ok")), "ok\n");
+            self.forget_images();
+        });
+    }
+
+    /// Removes all images, and what builds kept of them.
+    fn forget_images(&self) {
+        self.run("system prune --all --force");
     }
 
     fn run(&self, line: &str) -> String {
-        run(&format!("docker --host {} {line}", self.socket))
+        run(&format!("env DOCKER_BUILDKIT=1 {CLIENT} --host {} {line}", self.socket))
     }
+}
+
+/// The scheme belongs to the insecure registry: the engine drops it, its BuildKit needs it.
+fn configure(lab: &Lab, engine: &Engine) {
+    let larder = format!("http://{}", lab.larder.address());
+    let config = json!({ "registry-mirrors": [larder], "insecure-registries": [larder] });
+    engine.write("/etc/docker/daemon.json", &config.to_string());
 }

@@ -25,6 +25,8 @@ const LARGE: (usize, u64) = (5, 40 << 20);
 /// An OCI layout with one multi-arch image in it.
 pub struct Layout {
     directory: PathBuf,
+    /// Of the index.
+    digest: String,
     blobs: BTreeSet<String>,
 }
 
@@ -32,6 +34,11 @@ impl Layout {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.directory
+    }
+
+    /// The digest of the image's index.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// The digests of all configs and layers.
@@ -46,7 +53,7 @@ impl Layout {
         let bin = layout.scratch().join("bin");
         fs::create_dir(&bin).unwrap();
         fs::copy("/bin/busybox", bin.join("busybox")).unwrap();
-        for applet in ["sh", "echo"] {
+        for applet in ["sh", "echo", "cat"] {
             symlink("busybox", bin.join(applet)).unwrap();
         }
         let busybox = layout.layer();
@@ -78,8 +85,9 @@ impl Layout {
     }
 
     fn create(directory: &Path) -> Self {
-        let layout = Self { directory: directory.to_owned(), blobs: BTreeSet::new() };
-        fs::create_dir_all(directory.join("blobs/sha256")).unwrap();
+        let (directory, digest) = (directory.to_owned(), String::new());
+        let layout = Self { directory, digest, blobs: BTreeSet::new() };
+        fs::create_dir_all(layout.directory.join("blobs/sha256")).unwrap();
         fs::create_dir(layout.scratch()).unwrap();
         layout
     }
@@ -121,9 +129,10 @@ impl Layout {
     }
 
     /// Binds the images of all architectures into the layout's one index.
-    fn finish(self, images: &[Value]) -> Self {
+    fn finish(mut self, images: &[Value]) -> Self {
         let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": images });
         let index = self.store(INDEX, index.to_string().as_bytes());
+        self.digest = index["digest"].as_str().unwrap().to_owned();
         let entry = json!({ "schemaVersion": 2, "manifests": [index] });
         fs::write(self.directory.join("index.json"), entry.to_string()).unwrap();
         let version = json!({ "imageLayoutVersion": "1.0.0" });

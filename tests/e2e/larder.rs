@@ -1,18 +1,22 @@
 //! The program under test, as a user starts it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::process::{Daemon, wait_for};
 
 /// A running `larder serve`.
 pub struct Larder {
-    _daemon: Daemon,
+    /// Only in between is there none.
+    daemon: Option<Daemon>,
+    directory: PathBuf,
     address: SocketAddr,
+    admin: SocketAddr,
 }
 
 impl Larder {
@@ -20,33 +24,61 @@ impl Larder {
     pub fn start(listen: SocketAddr, admin: SocketAddr, upstreams: &str, parent: &Path) -> Self {
         let directory = parent.join("larder");
         fs::create_dir(&directory).unwrap();
-        let config = directory.join("larder.toml");
         let text = format!(
             "listen = [\"{listen}\"]\ndata_dir = \"{}\"\n\n\
              [admin]\nlisten = \"{admin}\"\n\n[log]\nlevel = \"debug\"\n\n{upstreams}",
             directory.join("data").display(),
         );
         println!("{text}");
-        fs::write(&config, text).unwrap();
-        let line = format!("{} serve --config {}", env!("CARGO_BIN_EXE_larder"), config.display());
-        let mut daemon = Daemon::start("larder", &directory, &line);
-        wait_for("larder's readiness", || {
-            daemon.assert_running();
-            is_ready(admin).ok().filter(|ready| *ready)
-        });
-        Self { _daemon: daemon, address: listen }
+        fs::write(directory.join("larder.toml"), text).unwrap();
+        let mut larder = Self { daemon: None, directory, address: listen, admin };
+        larder.launch();
+        larder
+    }
+
+    /// Ends it, removes all that it kept, and starts it anew.
+    pub fn restart_empty(&mut self) {
+        self.daemon = None;
+        fs::remove_dir_all(self.directory.join("data")).unwrap();
+        self.launch();
     }
 
     /// Where clients reach it.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// How often its look-ups ended how since it started: `larder_lookups_total` as `blob hit`,
+    /// for all registries together.
+    pub fn lookups(&self) -> BTreeMap<String, u64> {
+        let mut lookups = BTreeMap::new();
+        let metrics = get(self.admin, "/metrics").unwrap();
+        for line in metrics.lines().filter(|line| line.starts_with("larder_lookups_total{")) {
+            let (labels, count) = line.rsplit_once(' ').unwrap();
+            let label = |name| labels.split_once(name).unwrap().1.split('"').nth(1).unwrap();
+            let lookup = format!("{} {}", label("kind="), label("result="));
+            *lookups.entry(lookup).or_default() += count.parse::<u64>().unwrap();
+        }
+        lookups
+    }
+
+    fn launch(&mut self) {
+        let config = self.directory.join("larder.toml");
+        let line = format!("{} serve --config {}", env!("CARGO_BIN_EXE_larder"), config.display());
+        let mut daemon = Daemon::start("larder", &self.directory, &line);
+        wait_for("larder's readiness", || {
+            daemon.assert_running();
+            get(self.admin, "/readyz").ok().filter(|answer| answer.starts_with("HTTP/1.1 200"))
+        });
+        self.daemon = Some(daemon);
+    }
 }
 
-fn is_ready(admin: SocketAddr) -> io::Result<bool> {
+/// The whole answer of the admin listener, headers and all.
+fn get(admin: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect(admin)?;
-    write!(stream, "GET /readyz HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
-    let mut response = String::new();
-    stream.read_to_string(&mut response)?;
-    Ok(response.starts_with("HTTP/1.1 200"))
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

@@ -31,14 +31,20 @@ mod token_server;
 mod upstream;
 
 #[cfg(test)]
+mod engine;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod larder;
 #[cfg(test)]
 mod network;
+#[cfg(test)]
+mod phases;
 
 #[cfg(test)]
 mod containerd;
+#[cfg(test)]
+mod cri;
 #[cfg(test)]
 mod docker;
 #[cfg(test)]

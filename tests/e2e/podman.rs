@@ -1,40 +1,93 @@
-//! Podman: a `registries.conf` whose mirrors are Larder, each registry by a path of its own.
+//! Podman and Buildah: a `registries.conf` whose mirrors are Larder, each registry by a path of its
+//! own.
 
 use std::fs;
 
 use crate::{
-    lab::{Lab, OTHER},
-    process::{contained, run},
+    engine::Engine,
+    lab::{HUB, Lab, OTHER},
+    phases::pull_cold_warm_stopped,
+    process::{run, version},
 };
 
+/// The lab's image of each registry.
+const IMAGES: [&str; 2] = ["docker.io/library/busybox:latest", "registry.test/team/busybox:1"];
+
 #[test]
-fn pulls_and_runs_by_registries_conf() {
-    let lab = Lab::start();
-    let podman = podman(&lab);
-    for image in ["docker.io/library/busybox:latest", "registry.test/team/busybox:1"] {
-        run(&format!("{podman} pull {image}"));
-        let ran =
-            run(&format!("{podman} run --rm --network none --log-driver none {image} echo ok"));
-        assert_eq!(ran, "ok\n");
+fn podman_pulls_and_runs() {
+    let mut lab = Lab::start();
+    let podman = Client::new(&lab, "podman", "--cgroup-manager cgroupfs --events-backend none");
+    for image in IMAGES {
+        podman.in_all_phases(&mut lab, &format!("registries.conf, {image}"), || {
+            podman.run(&format!("pull {image}"));
+            podman.run(&format!("run --rm --network none --log-driver none {image} echo ok"))
+        });
+    }
+    let named = format!("{}/docker.io/library/busybox", lab.larder.address());
+    podman.in_all_phases(&mut lab, "by name: LARDER/REGISTRY/…", || {
+        podman.run(&format!("pull --tls-verify=false {named}"));
+        podman.run(&format!("run --rm --network none --log-driver none {named} echo ok"))
+    });
+}
+
+#[test]
+fn buildah_pulls_and_builds() {
+    let mut lab = Lab::start();
+    let buildah = Client::new(&lab, "buildah", "");
+    for image in IMAGES {
+        buildah.in_all_phases(&mut lab, &format!("from, registries.conf, {image}"), || {
+            let container = buildah.run(&format!("from {image}"));
+            buildah.run(&format!("run --isolation chroot {} echo ok", container.trim()))
+        });
+    }
+    let context = buildah.engine.directory().join("context");
+    fs::create_dir(&context).unwrap();
+    fs::write(context.join("Containerfile"), format!("FROM {}\nRUN echo ok\n", IMAGES[0])).unwrap();
+    buildah.in_all_phases(&mut lab, "build, registries.conf", || {
+        let built = buildah.run(&format!("build --isolation chroot {}", context.display()));
+        built.lines().find(|line| *line == "ok").unwrap_or_default().to_owned() + "\n"
+    });
+}
+
+/// One of the two, with a storage of the test's own.
+struct Client {
+    engine: Engine,
+    line: String,
+    version: String,
+}
+
+impl Client {
+    fn new(lab: &Lab, name: &str, options: &str) -> Self {
+        let engine = Engine::new(lab, name);
+        configure(lab, &engine);
+        let path = engine.directory().display();
+        let tmp = if name == "podman" { format!("--tmpdir {path}/tmp") } else { String::new() };
+        let line = engine
+            .line(&format!("{name} --root {path}/root --runroot {path}/runroot {tmp} {options}"));
+        Self { engine, line, version: version(name) }
+    }
+
+    /// Has `pull` pull an image and run its `echo ok`.
+    fn in_all_phases(&self, lab: &mut Lab, route: &str, pull: impl Fn() -> String) {
+        pull_cold_warm_stopped(lab, &self.version, route, 2, || {
+            assert_eq!(pull(), "ok\n");
+            self.run("rmi --all --force");
+        });
+    }
+
+    fn run(&self, line: &str) -> String {
+        run(&format!("{} {line}", self.line))
     }
 }
 
-/// The line that runs podman in the clients' network, with a storage of the test's own.
-fn podman(lab: &Lab) -> String {
-    let directory = lab.directory().join("podman");
-    fs::create_dir(&directory).unwrap();
+/// Writes `registries.conf` for all that is built on containers/image.
+pub fn configure(lab: &Lab, engine: &Engine) {
     let larder = lab.larder.address();
-    let mirrors = ["docker.io", OTHER].map(|registry| {
+    let mirrors = [HUB, OTHER].map(|registry| {
         format!(
             "[[registry]]\nlocation = \"{registry}\"\n\n\
              [[registry.mirror]]\nlocation = \"{larder}/{registry}\"\ninsecure = true\n\n"
         )
     });
-    fs::write(directory.join("registries.conf"), mirrors.concat()).unwrap();
-    let path = directory.display();
-    lab.network.inside(&contained(&format!(
-        "env CONTAINERS_REGISTRIES_CONF={path}/registries.conf podman --root {path}/root \
-         --runroot {path}/runroot --tmpdir {path}/tmp --cgroup-manager cgroupfs \
-         --events-backend none"
-    )))
+    engine.write("/etc/containers/registries.conf.d/50-larder.conf", &mirrors.concat());
 }

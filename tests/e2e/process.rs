@@ -35,6 +35,12 @@ pub fn run(line: &str) -> String {
     stdout
 }
 
+/// The first line that a command prints: what `--version` says.
+pub fn version(program: &str) -> String {
+    let text = run(&format!("{program} --version"));
+    text.lines().next().unwrap().to_owned()
+}
+
 /// Whether a command ends well; what it prints is dropped.
 pub fn succeeds(line: &str) -> bool {
     command(line).output().is_ok_and(|output| output.status.success())
@@ -55,12 +61,6 @@ pub fn wait_for<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
 /// Waits until something accepts connections at `address`.
 pub fn wait_for_listener(address: SocketAddr) {
     wait_for(&format!("listener at {address}"), || TcpStream::connect(address).ok());
-}
-
-/// The line that runs a daemon as the first process of a PID namespace, with mounts of its own:
-/// all that it starts and mounts goes when it goes.
-pub fn contained(line: &str) -> String {
-    format!("unshare --pid --fork --kill-child --mount-proc {line}")
 }
 
 /// A running program that is killed on drop, and by the kernel should the test be killed.

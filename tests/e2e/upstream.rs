@@ -20,8 +20,8 @@ pub struct Upstream {
     tokens: TokenServer,
     port: u16,
     daemon: Option<Daemon>,
-    /// Lines of the access log, and token requests, that are about pushes.
-    pushes: (usize, usize),
+    /// Lines of the access log, and token requests, that do not count any more.
+    forgotten: (usize, usize),
 }
 
 impl Upstream {
@@ -31,7 +31,7 @@ impl Upstream {
         fs::create_dir(&directory).unwrap();
         let tokens = TokenServer::start(Identity::write_to(&directory));
         let mut upstream =
-            Self { registry, directory, tokens, port: 0, daemon: None, pushes: (0, 0) };
+            Self { registry, directory, tokens, port: 0, daemon: None, forgotten: (0, 0) };
         upstream.launch();
         upstream.port = wait_for("the registry's port", || upstream.announced_port());
         upstream
@@ -46,7 +46,7 @@ impl Upstream {
             directory.display(),
             layout.display()
         ));
-        self.pushes = (self.access_log().lines().count(), self.tokens.requests());
+        self.forget_requests();
     }
 
     /// Stops the registry; its token server stays.
@@ -54,8 +54,11 @@ impl Upstream {
         self.daemon = None;
     }
 
-    /// Starts the registry again where it was.
+    /// Starts the registry again where it was, if it does not run.
     pub fn restart(&mut self) {
+        if self.daemon.is_some() {
+            return;
+        }
         self.launch();
         wait_for_listener(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)));
     }
@@ -70,12 +73,17 @@ impl Upstream {
         )
     }
 
-    /// What was asked for since the last push.
+    /// What was asked for since the last push, or since it was last forgotten.
     pub fn requests(&self) -> Requests {
-        let (pushes, tokens) = self.pushes;
+        let (lines, tokens) = self.forgotten;
         let log = self.access_log();
-        let registry = log.lines().skip(pushes).filter_map(Request::parse).collect();
+        let registry = log.lines().skip(lines).filter_map(Request::parse).collect();
         Requests { tokens: self.tokens.requests() - tokens, registry }
+    }
+
+    /// Counts from here on.
+    pub fn forget_requests(&mut self) {
+        self.forgotten = (self.access_log().lines().count(), self.tokens.requests());
     }
 
     fn access_log(&self) -> String {
