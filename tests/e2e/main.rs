@@ -48,6 +48,8 @@ mod cri;
 #[cfg(test)]
 mod docker;
 #[cfg(test)]
+mod oras;
+#[cfg(test)]
 mod podman;
 #[cfg(test)]
 mod skopeo;

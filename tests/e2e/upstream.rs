@@ -49,6 +49,17 @@ impl Upstream {
         self.forget_requests();
     }
 
+    /// Runs a Python program that pushes: `line`, then a repository, the account and its password.
+    pub fn push_with(&mut self, line: &str, repository: &str) {
+        let Self { directory, port, .. } = self;
+        let (user, password) = PUSHER.split_once(':').unwrap();
+        run(&format!(
+            "env REQUESTS_CA_BUNDLE={}/ca.crt {line} 127.0.0.1:{port}/{repository} {user} {password}",
+            directory.display()
+        ));
+        self.forget_requests();
+    }
+
     /// Stops the registry; its token server stays.
     pub fn stop(&mut self) {
         self.daemon = None;
