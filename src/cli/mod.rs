@@ -1,6 +1,7 @@
 //! The command line: one small file per subcommand.
 
 mod check;
+mod configure;
 mod logging;
 mod serve;
 
@@ -27,6 +28,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Check the configuration and say what is wrong with it
     Check(check::Arguments),
+    /// Print or write what a client has to be told
+    Configure(configure::Arguments),
 }
 
 /// Options of every subcommand.
@@ -42,6 +45,7 @@ pub fn main() -> ExitCode {
     match Command::parse() {
         Command::Serve(arguments) => serve::serve(arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Configure(arguments) => configure::configure(arguments),
     }
 }
 

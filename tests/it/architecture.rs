@@ -48,6 +48,7 @@ fn homes(name: &str) -> Option<Vec<&'static str>> {
         "sha2" => &[&["oci/digest"]],
         "prometheus" => &[&["metrics"]],
         "toml" => &[&["config"]],
+        "toml_edit" | "yaml_serde" => &[&["cli/configure"]],
         "humantime" => &[&["config", "store/layout", "admin"], &TOP],
         "bytesize" => &[&["config"], &TOP],
         "sled" => &[&["store/index"]],

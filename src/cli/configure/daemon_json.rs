@@ -1,0 +1,153 @@
+//! `daemon.json`: Docker's configuration. JSON has no comments, but order and spelling of what a
+//! person wrote stay.
+
+use std::fmt;
+
+use serde::{
+    Deserialize,
+    de::{Deserializer, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::setup::Mistake;
+
+/// A JSON object, its members in order and each value as it is spelt.
+struct Object(Vec<(String, Box<RawValue>)>);
+
+/// Puts each text at the head of the list of its key, unless it is in it.
+///
+/// # Errors
+/// When `existing` is no JSON object, or one of the keys is no list of texts.
+pub(super) fn merge(existing: &str, lists: &[(&str, String)]) -> Result<String, Mistake> {
+    let mut object = parse(existing)?;
+    let mut is_changed = false;
+    for (key, text) in lists {
+        is_changed |= list_first(existing, &mut object, key, text)?;
+    }
+    if !is_changed {
+        return Ok(existing.to_owned());
+    }
+    Ok(object.to_text(indentation(existing)))
+}
+
+fn parse(text: &str) -> Result<Object, Mistake> {
+    if text.trim().is_empty() {
+        return Ok(Object(Vec::new()));
+    }
+    serde_json::from_str(text).map_err(|error| Mistake {
+        line: Some(error.line()),
+        message: format!("this is no JSON object: {error}"),
+    })
+}
+
+/// Whether the list had to be changed.
+fn list_first(existing: &str, object: &mut Object, key: &str, text: &str) -> Result<bool, Mistake> {
+    // The engine takes the last of several.
+    let Some((_, value)) = object.0.iter_mut().rfind(|(name, _)| name == key) else {
+        object.0.push((key.to_owned(), spelt(&[text.to_owned()])?));
+        return Ok(true);
+    };
+    let mut list: Vec<String> = serde_json::from_str(value.get()).map_err(|_| {
+        let offset = existing.find(&format!("\"{key}\"")).unwrap_or(0);
+        Mistake::at(existing, offset, format!("{key} is no list of texts"))
+    })?;
+    if list.iter().any(|listed| listed.trim_end_matches('/') == text) {
+        return Ok(false);
+    }
+    list.insert(0, text.to_owned());
+    *value = spelt(&list)?;
+    Ok(true)
+}
+
+/// A list on one line: `["a", "b"]`.
+fn spelt(list: &[String]) -> Result<Box<RawValue>, Mistake> {
+    let items: Vec<String> =
+        list.iter().map(|item| serde_json::Value::from(item.as_str()).to_string()).collect();
+    RawValue::from_string(format!("[{}]", items.join(", ")))
+        .map_err(|error| Mistake { line: None, message: error.to_string() })
+}
+
+/// What stands before the first member, if it is on a line of its own.
+fn indentation(text: &str) -> &str {
+    let first = text.find('"').and_then(|quote| text.get(..quote));
+    let before = first.and_then(|before| before.rsplit_once('\n'));
+    before.map_or("  ", |(_, indentation)| indentation)
+}
+
+impl Object {
+    fn to_text(&self, indentation: &str) -> String {
+        let member = |(key, value): &(String, Box<RawValue>)| {
+            let key = serde_json::Value::from(key.as_str());
+            format!("{indentation}{key}: {}", value.get())
+        };
+        let members: Vec<String> = self.0.iter().map(member).collect();
+        format!("{{\n{}\n}}\n", members.join(",\n"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object, D::Error> {
+        deserializer.deserialize_map(Members)
+    }
+}
+
+struct Members;
+
+impl<'de> Visitor<'de> for Members {
+    type Value = Object;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Object(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merge(existing: &str) -> Result<String, Mistake> {
+        let lists = [
+            ("registry-mirrors", "http://m:5000".to_owned()),
+            ("insecure-registries", "m:5000".to_owned()),
+        ];
+        super::merge(existing, &lists)
+    }
+
+    #[test]
+    fn the_lists_are_extended_and_the_rest_stays_as_it_is_spelt() {
+        let new = "{\n  \"registry-mirrors\": [\"http://m:5000\"],\n  \"insecure-registries\": [\"m:5000\"]\n}\n";
+        let old = "{\n    \"z\": 1.50,\n    \"a\": {\"b\": [1,\n      2]},\n    \"registry-mirrors\": [\"https://b\"]\n}";
+        let extended = "{\n    \"z\": 1.50,\n    \"a\": {\"b\": [1,\n      2]},\n    \"registry-mirrors\": [\"http://m:5000\", \"https://b\"],\n    \"insecure-registries\": [\"m:5000\"]\n}\n";
+        for (existing, want) in [("", new), (" \n", new), ("{}", new), (new, new), (old, extended)]
+        {
+            assert_eq!(merge(existing).unwrap(), want, "{existing}");
+        }
+    }
+
+    #[test]
+    fn what_lists_the_mirror_already_is_not_touched() {
+        let existing =
+            r#"{"insecure-registries":["a","m:5000"], "registry-mirrors":["http://m:5000/"]}"#;
+        assert_eq!(merge(existing).unwrap(), existing);
+    }
+
+    #[test]
+    fn what_docker_could_not_read_is_named_with_its_line() {
+        for (existing, line) in [
+            ("{\n\"a\": 1,\n}", 3),
+            ("[]", 1),
+            ("{\n\"registry-mirrors\": \"http://m\"}", 2),
+            ("{\n\n\"insecure-registries\": [1]}", 3),
+        ] {
+            assert_eq!(merge(existing).unwrap_err().line, Some(line), "{existing}");
+        }
+    }
+}

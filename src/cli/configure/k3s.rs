@@ -1,0 +1,89 @@
+//! K3s and RKE2, which write containerd's files by `registries.yaml`.
+
+use yaml_serde::{Mapping, Value};
+
+use super::setup::{File, Mistake, Setup, Site};
+
+/// K3s's configuration of registries.
+const PATH: &str = "/etc/rancher/k3s/registries.yaml";
+
+/// What stands above a file that Larder makes.
+const HEADER: &str = "# Larder is asked first; what it cannot serve comes from the registry.\n";
+
+/// What K3s has to be told.
+pub(super) fn setup(site: &Site) -> Setup<'_> {
+    let mut notes = vec![
+        "On each node, then: systemctl restart k3s, or k3s-agent. RKE2's file is\n\
+         /etc/rancher/rke2/registries.yaml, its services are rke2-server and rke2-agent."
+            .to_owned(),
+        "Leave \"*\" out of mirrors: with containerd 2.0 its images come from the mirror only, and\n\
+         Larder has just the registries above. A rewrite of one of them changes what Larder is\n\
+         asked for too."
+            .to_owned(),
+        "Where this file is merged with another, comments are lost; the backup has them.".to_owned(),
+    ];
+    if !site.mirror.is_plain() {
+        notes.push(format!(
+            "If the mirror's certificate is of a private authority, name its file too:\n  \
+             configs:\n    \"{}\":\n      tls:\n        ca_file: /etc/ssl/certs/larder-ca.pem",
+            site.mirror.authority()
+        ));
+    }
+    Setup { files: vec![File::new(PATH, |existing| merge(existing, site))], notes }
+}
+
+fn merge(existing: &str, site: &Site) -> Result<String, Mistake> {
+    let mut root = parse(existing)?;
+    let mut is_changed = false;
+    let mirrors = mapping(&mut root, "mirrors")?;
+    for registry in &site.registries {
+        // A path makes this the whole address of the API: nothing is put before or behind it.
+        let endpoint = format!("{}/v2/{}", site.mirror.url(), registry.name);
+        is_changed |= list_first(mapping(mirrors, &registry.name)?, "endpoint", &endpoint)?;
+    }
+    if !is_changed {
+        return Ok(existing.to_owned());
+    }
+    let text = yaml_serde::to_string(&root)
+        .map_err(|error| Mistake { line: None, message: error.to_string() })?;
+    Ok(if existing.trim().is_empty() { format!("{HEADER}{text}") } else { text })
+}
+
+fn parse(text: &str) -> Result<Mapping, Mistake> {
+    let wrong = |line, message| Mistake { line, message };
+    let value: Value = yaml_serde::from_str(text).map_err(|error| {
+        let line = error.location().map(|location| location.line());
+        wrong(line, format!("this is no YAML: {error}"))
+    })?;
+    if value.is_null() {
+        return Ok(Mapping::new());
+    }
+    let mapping = value.as_mapping().cloned();
+    mapping.ok_or_else(|| wrong(None, "this is no YAML mapping".to_owned()))
+}
+
+/// The mapping below a key, made where nothing is.
+fn mapping<'a>(parent: &'a mut Mapping, key: &str) -> Result<&'a mut Mapping, Mistake> {
+    let value = parent.entry(key.into()).or_insert(Value::Null);
+    if value.is_null() {
+        *value = Value::Mapping(Mapping::new());
+    }
+    let message = || format!("{key} is no mapping");
+    value.as_mapping_mut().ok_or_else(|| Mistake { line: None, message: message() })
+}
+
+/// Puts a text at the head of a list; whether it was not in it.
+fn list_first(parent: &mut Mapping, key: &str, text: &str) -> Result<bool, Mistake> {
+    let value = parent.entry(key.into()).or_insert(Value::Null);
+    if value.is_null() {
+        *value = Value::Sequence(Vec::new());
+    }
+    let message = || format!("{key} is no list");
+    let list = value.as_sequence_mut().ok_or_else(|| Mistake { line: None, message: message() })?;
+    let is_there =
+        list.iter().filter_map(Value::as_str).any(|listed| listed.trim_end_matches('/') == text);
+    if !is_there {
+        list.insert(0, text.into());
+    }
+    Ok(!is_there)
+}

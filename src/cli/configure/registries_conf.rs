@@ -1,0 +1,120 @@
+//! `registries.conf`: which mirrors Podman, Buildah, Skopeo and CRI-O ask. A drop-in of our own
+//! leaves alone what else is in that directory.
+
+use toml_edit::{ArrayOfTables, Item, Table};
+
+use super::{
+    mirror::Mirror,
+    registry::Registry,
+    setup::{File, Mistake, Setup, Site},
+    toml_text::Toml,
+};
+
+/// Our drop-in.
+const PATH: &str = "/etc/containers/registries.conf.d/50-larder.conf";
+
+/// What stands above a file that Larder makes.
+const HEADER: &str = "\
+# Larder is asked first; what it cannot serve comes from `location`.
+
+";
+
+/// What Podman, Buildah and Skopeo have to be told.
+pub(super) fn podman(site: &Site) -> Setup<'_> {
+    let mut notes = vec![
+        "It holds from the next pull on. Without root the directory may also be\n\
+         ~/.config/containers/registries.conf.d; if ~/.config/containers/registries.conf exists,\n\
+         it must be."
+            .to_owned(),
+    ];
+    notes.extend(common_notes(site));
+    Setup { files: vec![file(site)], notes }
+}
+
+/// What CRI-O has to be told.
+pub(super) fn crio(site: &Site) -> Setup<'_> {
+    let mut notes = vec!["Then: systemctl reload crio.".to_owned()];
+    notes.extend(common_notes(site));
+    Setup { files: vec![file(site)], notes }
+}
+
+fn common_notes(site: &Site) -> Vec<String> {
+    let mut notes = vec![
+        "Podman, Buildah, Skopeo and CRI-O share this file. Where unqualified names are looked up\n\
+         (unqualified-search-registries) is not changed. Another file of that directory whose name\n\
+         comes later takes the place of any [[registry]] of the same prefix."
+            .to_owned(),
+    ];
+    if !site.mirror.is_plain() {
+        notes.push(format!(
+            "If the mirror's certificate is of a private authority, put that into\n\
+             /etc/containers/certs.d/{}/ca.crt.",
+            site.mirror.authority()
+        ));
+    }
+    notes
+}
+
+fn file(site: &Site) -> File<'_> {
+    File::new(PATH, |existing| merge(existing, site))
+}
+
+fn merge(existing: &str, site: &Site) -> Result<String, Mistake> {
+    let mut toml = Toml::parse(existing)?;
+    let wrong = toml.wrong(&["registry"], "is no list of tables; write [[registry]]");
+    let item = toml.root().entry("registry").or_insert_with(|| ArrayOfTables::new().into());
+    let tables = item.as_array_of_tables_mut().ok_or(wrong)?;
+    for registry in &site.registries {
+        add(tables, registry, &site.mirror)?;
+    }
+    Ok(toml.into_text_below(HEADER))
+}
+
+/// Puts the mirror first among those of a registry, unless it is one of them.
+fn add(tables: &mut ArrayOfTables, registry: &Registry, mirror: &Mirror) -> Result<(), Mistake> {
+    let location = format!("{}/{}", mirror.authority(), registry.name);
+    let Some(table) = tables.iter_mut().find(|table| prefix(table) == Some(&registry.name)) else {
+        let mut table = Table::new();
+        table.insert("location", registry.name.as_str().into());
+        if registry.is_plain() {
+            table.insert("insecure", true.into());
+        }
+        let mirrors = ArrayOfTables::from_iter([mirror_table(&location, mirror)]);
+        table.insert("mirror", mirrors.into());
+        tables.push(table);
+        return Ok(());
+    };
+    let wrong = || Mistake {
+        line: None,
+        message: format!(
+            "mirror of {} is no list of tables; write [[registry.mirror]]",
+            registry.name
+        ),
+    };
+    let item = table.entry("mirror").or_insert_with(|| ArrayOfTables::new().into());
+    let mirrors = item.as_array_of_tables_mut().ok_or_else(wrong)?;
+    let is_ours = |table: &Table| text(table, "location") == Some(&location);
+    if !mirrors.iter().any(is_ours) {
+        let ours = mirror_table(&location, mirror);
+        *mirrors = std::iter::once(ours).chain(std::mem::take(mirrors)).collect();
+    }
+    Ok(())
+}
+
+fn mirror_table(location: &str, mirror: &Mirror) -> Table {
+    let mut table = Table::new();
+    table.insert("location", location.into());
+    if mirror.is_plain() {
+        table.insert("insecure", true.into());
+    }
+    table
+}
+
+/// What a `[[registry]]` is for; its location unless it says otherwise.
+fn prefix(table: &Table) -> Option<&str> {
+    text(table, "prefix").or_else(|| text(table, "location"))
+}
+
+fn text<'a>(table: &'a Table, key: &str) -> Option<&'a str> {
+    table.get(key).and_then(Item::as_str)
+}

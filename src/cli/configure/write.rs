@@ -1,0 +1,125 @@
+//! Merging into a client's files: all of it is worked out before anything is written, each file
+//! is replaced whole, and what was there is kept beside it.
+
+use std::{
+    fmt::Write as _,
+    fs, io,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
+    path::{Path, PathBuf},
+};
+
+use super::setup::File;
+
+/// The mode of a file that was not there.
+const NEW_FILE_MODE: u32 = 0o644;
+
+/// One file, worked out.
+pub(super) struct Merge {
+    /// Where it really is, behind links.
+    target: PathBuf,
+    existing: Option<String>,
+    merged: String,
+}
+
+/// Works out every file below `root`.
+///
+/// # Errors
+/// When a file cannot be read or merged with. All of them are named, one a line.
+pub(super) fn merges(files: &[File<'_>], root: &Path) -> io::Result<Vec<Merge>> {
+    let mut merges = Vec::new();
+    let mut mistakes = String::new();
+    for file in files {
+        let path = root.join(file.path.trim_start_matches('/'));
+        match Merge::of(file, &path) {
+            Ok(Some(merge)) => merges.push(merge),
+            Ok(None) => {}
+            Err(mistake) => {
+                // Writing to a string does not fail.
+                let _ = writeln!(mistakes, "{}{mistake}", path.display());
+            }
+        }
+    }
+    if !mistakes.is_empty() {
+        mistakes.push_str("nothing was written");
+        return Err(io::Error::other(mistakes));
+    }
+    Ok(merges)
+}
+
+impl Merge {
+    /// `None`: the file is not there, and need not be.
+    fn of(file: &File<'_>, path: &Path) -> Result<Option<Merge>, String> {
+        let failed = |error: io::Error| format!(": {error}");
+        let (target, existing) = match fs::canonicalize(path) {
+            Ok(target) => {
+                let text = fs::read_to_string(&target).map_err(failed)?;
+                (target, Some(text))
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            Err(_) if path.is_symlink() => {
+                return Err(": a link to a file that is not there".into());
+            }
+            Err(_) if !file.is_created => return Ok(None),
+            Err(_) => (path.to_owned(), None),
+        };
+        let merged = file.merged_into(existing.as_deref().unwrap_or_default());
+        let merged = merged.map_err(|mistake| mistake.to_string())?;
+        Ok(Some(Merge { target, existing, merged }))
+    }
+
+    /// Writes the file unless it is as it should be, and says what was done.
+    pub(super) fn apply(&self) -> io::Result<String> {
+        let target = self.target.display();
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{target}: {error}"));
+        match &self.existing {
+            None => {
+                self.replace().map_err(named)?;
+                Ok(format!("wrote {target}"))
+            }
+            Some(existing) if *existing == self.merged => Ok(format!("unchanged {target}")),
+            Some(_) => {
+                let backup = self.back_up().map_err(named)?;
+                self.replace().map_err(named)?;
+                Ok(format!("changed {target}; what it was is in {}", backup.display()))
+            }
+        }
+    }
+
+    /// Gives the file a second name, under which it stays when it is replaced.
+    fn back_up(&self) -> io::Result<PathBuf> {
+        let names = (0_u32..).map(|number| match number {
+            0 => "bak".to_owned(),
+            number => format!("bak.{number}"),
+        });
+        for name in names {
+            let mut backup = self.target.clone().into_os_string();
+            backup.push(format!(".{name}"));
+            match fs::hard_link(&self.target, &backup) {
+                Ok(()) => return Ok(backup.into()),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// Puts a new file in the place of the old one, with its owner and mode.
+    fn replace(&self) -> io::Result<()> {
+        let directory = self.target.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(directory)?;
+        let mode = fs::Permissions::from_mode(NEW_FILE_MODE);
+        let file = tempfile::Builder::new().permissions(mode).tempfile_in(directory)?;
+        fs::write(file.path(), &self.merged)?;
+        if self.existing.is_some() {
+            let old = fs::metadata(&self.target)?;
+            let new = file.as_file().metadata()?;
+            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
+                fchown(file.as_file(), Some(old.uid()), Some(old.gid()))?;
+            }
+            file.as_file().set_permissions(old.permissions())?;
+        }
+        file.as_file().sync_all()?;
+        file.persist(&self.target).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
