@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::{
     cri::ImageService,
     engine::Engine,
-    lab::{HUB, Lab, OTHER},
+    lab::{HUB, Lab},
     phases::pull_cold_warm_stopped,
     process::{Daemon, run, succeeds, version, wait_for},
 };
@@ -78,7 +78,8 @@ struct Containerd {
 impl Containerd {
     fn start(lab: &Lab) -> Self {
         let engine = Engine::new(lab, "containerd");
-        configure(lab, &engine);
+        engine.write("/etc/containerd/config.toml", "version = 2\n");
+        lab.larder.configure("containerd", engine.directory());
         let path = engine.directory().display();
         let socket = engine.directory().join("containerd.sock");
         let line = format!(
@@ -107,20 +108,4 @@ impl Containerd {
     fn remove(&self, image: &str) {
         run(&format!("{} images rm --sync {image}", self.ctr));
     }
-}
-
-/// Names Larder as the registries' server too, so that nothing is asked elsewhere.
-fn configure(lab: &Lab, engine: &Engine) {
-    let larder = format!("http://{}", lab.larder.address());
-    for registry in [HUB, OTHER] {
-        let text = format!(
-            "server = \"{larder}\"\n\n\
-             [host.\"{larder}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
-        );
-        engine.write(&format!("{HOSTS}/{registry}/hosts.toml"), &text);
-    }
-    let text = format!(
-        "version = 2\n\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"{HOSTS}\"\n"
-    );
-    engine.write("/etc/containerd/config.toml", &text);
 }

@@ -6,8 +6,6 @@ use std::{
     fs, thread,
 };
 
-use serde_json::json;
-
 use crate::{
     engine::Engine,
     image::Layout,
@@ -90,7 +88,7 @@ struct Docker {
 impl Docker {
     fn start(lab: &Lab, name: &str) -> Self {
         let engine = Engine::new(lab, name);
-        configure(lab, &engine);
+        lab.larder.configure("docker", engine.directory());
         let path = engine.directory().display();
         let socket = format!("unix://{path}/docker.sock");
         let line = format!(
@@ -122,11 +120,4 @@ impl Docker {
     fn run(&self, line: &str) -> String {
         run(&format!("env DOCKER_BUILDKIT=1 {CLIENT} --host {} {line}", self.socket))
     }
-}
-
-/// The scheme belongs to the insecure registry: the engine drops it, its BuildKit needs it.
-fn configure(lab: &Lab, engine: &Engine) {
-    let larder = format!("http://{}", lab.larder.address());
-    let config = json!({ "registry-mirrors": [larder], "insecure-registries": [larder] });
-    engine.write("/etc/docker/daemon.json", &config.to_string());
 }

@@ -8,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::process::{Daemon, wait_for};
+use crate::process::{Daemon, run, wait_for};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_larder");
 
 /// A running `larder serve`.
 pub struct Larder {
@@ -30,8 +32,8 @@ impl Larder {
             directory.join("data").display(),
         );
         println!("{text}");
-        fs::write(directory.join("larder.toml"), text).unwrap();
         let mut larder = Self { daemon: None, directory, address: listen, admin };
+        fs::write(larder.config(), text).unwrap();
         larder.launch();
         larder
     }
@@ -46,6 +48,16 @@ impl Larder {
     /// Where clients reach it.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Merges what it says that `client` has to be told into the files below `root`.
+    pub fn configure(&self, client: &str, root: &Path) {
+        run(&format!(
+            "{PROGRAM} configure {client} --config {} --mirror http://{} --write {}",
+            self.config().display(),
+            self.address,
+            root.display()
+        ));
     }
 
     /// How often its look-ups ended how since it started: `larder_lookups_total` as `blob hit`,
@@ -63,14 +75,17 @@ impl Larder {
     }
 
     fn launch(&mut self) {
-        let config = self.directory.join("larder.toml");
-        let line = format!("{} serve --config {}", env!("CARGO_BIN_EXE_larder"), config.display());
+        let line = format!("{PROGRAM} serve --config {}", self.config().display());
         let mut daemon = Daemon::start("larder", &self.directory, &line);
         wait_for("larder's readiness", || {
             daemon.assert_running();
             get(self.admin, "/readyz").ok().filter(|answer| answer.starts_with("HTTP/1.1 200"))
         });
         self.daemon = Some(daemon);
+    }
+
+    fn config(&self) -> PathBuf {
+        self.directory.join("larder.toml")
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::{
     engine::Engine,
-    lab::{HUB, Lab, OTHER},
+    lab::Lab,
     phases::pull_cold_warm_stopped,
     process::{run, version},
 };
@@ -37,14 +37,14 @@ fn buildah_pulls_and_builds() {
     for image in IMAGES {
         buildah.in_all_phases(&mut lab, &format!("from, registries.conf, {image}"), || {
             let container = buildah.run(&format!("from {image}"));
-            buildah.run(&format!("run --isolation chroot {} echo ok", container.trim()))
+            buildah.run(&format!("run --network none {} echo ok", container.trim()))
         });
     }
     let context = buildah.engine.directory().join("context");
     fs::create_dir(&context).unwrap();
     fs::write(context.join("Containerfile"), format!("FROM {}\nRUN echo ok\n", IMAGES[0])).unwrap();
     buildah.in_all_phases(&mut lab, "build, registries.conf", || {
-        let built = buildah.run(&format!("build --isolation chroot {}", context.display()));
+        let built = buildah.run(&format!("build --network none {}", context.display()));
         built.lines().find(|line| *line == "ok").unwrap_or_default().to_owned() + "\n"
     });
 }
@@ -59,7 +59,7 @@ struct Client {
 impl Client {
     fn new(lab: &Lab, name: &str, options: &str) -> Self {
         let engine = Engine::new(lab, name);
-        configure(lab, &engine);
+        lab.larder.configure("podman", engine.directory());
         let path = engine.directory().display();
         let tmp = if name == "podman" { format!("--tmpdir {path}/tmp") } else { String::new() };
         let line = engine
@@ -78,16 +78,4 @@ impl Client {
     fn run(&self, line: &str) -> String {
         run(&format!("{} {line}", self.line))
     }
-}
-
-/// Writes `registries.conf` for all that is built on containers/image.
-pub fn configure(lab: &Lab, engine: &Engine) {
-    let larder = lab.larder.address();
-    let mirrors = [HUB, OTHER].map(|registry| {
-        format!(
-            "[[registry]]\nlocation = \"{registry}\"\n\n\
-             [[registry.mirror]]\nlocation = \"{larder}/{registry}\"\ninsecure = true\n\n"
-        )
-    });
-    engine.write("/etc/containers/registries.conf.d/50-larder.conf", &mirrors.concat());
 }

@@ -13,7 +13,6 @@ use crate::{
     engine::Engine,
     lab::{Lab, OTHER},
     phases::pull_cold_warm_stopped,
-    podman,
     process::{run, version},
 };
 
@@ -87,7 +86,7 @@ struct Skopeo {
 impl Skopeo {
     fn new(lab: &Lab) -> Self {
         let engine = Engine::new(lab, "skopeo");
-        podman::configure(lab, &engine);
+        lab.larder.configure("podman", engine.directory());
         Self { engine, version: version("skopeo") }
     }
 
