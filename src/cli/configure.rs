@@ -79,11 +79,11 @@ pub(super) fn configure(arguments: Arguments) -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let registries = config.upstreams.iter().map(Registry::of).collect();
-    let site = Site { mirror: arguments.mirror, registries };
+    let site = Site { mirror: arguments.mirror, registries, root: arguments.write };
     let setup = arguments.client.setup(&site);
-    let done = match arguments.write {
+    let done = match &site.root {
         None => print(&setup),
-        Some(directory) => write(&setup, &directory),
+        Some(root) => write(&setup, root),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -105,13 +105,16 @@ fn print(setup: &Setup<'_>) -> io::Result<()> {
     print_notes(setup, &mut output)
 }
 
-/// Merges every file, says of each what was done, and prints the notes.
+/// Merges every file, then says of each what was done, and prints the notes.
 fn write(setup: &Setup<'_>, root: &Path) -> io::Result<()> {
     let merges = write::merges(&setup.files, root)?;
+    // Nobody who stops reading stops the writing.
+    let (done, failed) = write::apply(&merges);
     let mut output = io::stdout().lock();
-    for merge in merges {
-        writeln!(output, "{}", merge.apply()?)?;
+    for line in done {
+        writeln!(output, "{line}")?;
     }
+    failed.map_or(Ok(()), Err)?;
     writeln!(output)?;
     print_notes(setup, &mut output)
 }

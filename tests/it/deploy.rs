@@ -3,49 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
-/// The name that the client files give to the mirror.
-const MIRROR: &str = "larder.lan:5000";
-
 type Variables = BTreeMap<String, String>;
-
-/// Docker needs the mirror twice: for bare names, and for pulls of `larder.lan:5000/ghcr.io/…`.
-#[test]
-fn docker_is_told_the_mirror() {
-    let daemon = text_of("deploy/clients/daemon.json");
-    let daemon: serde_json::Value = serde_json::from_str(&daemon).unwrap();
-    let expected = serde_json::json!({
-        "registry-mirrors": [format!("http://{MIRROR}")],
-        "insecure-registries": [MIRROR],
-    });
-    assert_eq!(daemon, expected);
-}
-
-/// containerd falls back to Docker Hub, and for other registries to themselves.
-#[test]
-fn containerd_is_told_the_mirror() {
-    let capabilities = toml::Value::from(vec!["pull", "resolve"]);
-    for (registry, server) in
-        [("docker.io", Some("https://registry-1.docker.io")), ("_default", None)]
-    {
-        let hosts = toml_of(&format!("deploy/clients/certs.d/{registry}/hosts.toml"));
-        assert_eq!(hosts.get("server"), server.map(toml::Value::from).as_ref());
-        let mirror = &hosts["host"][&format!("http://{MIRROR}")];
-        assert_eq!(mirror["capabilities"], capabilities, "{registry}");
-    }
-}
-
-/// Podman puts the mirror's location in the place of the registry's, so it must name the registry.
-#[test]
-fn podman_is_told_the_mirror() {
-    let conf = toml_of("deploy/clients/registries.conf");
-    for registry in conf["registry"].as_array().unwrap() {
-        let location = registry["location"].as_str().unwrap();
-        let mirror = &registry["mirror"][0];
-        let expected = format!("{MIRROR}/{location}");
-        assert_eq!(mirror["location"].as_str(), Some(expected.as_str()));
-        assert_eq!(mirror["insecure"].as_bool(), Some(true), "{location}");
-    }
-}
 
 #[test]
 fn the_unit_runs_larder_as_a_service() {
@@ -122,10 +80,6 @@ fn variables_in(text: &str) -> Variables {
         .filter_map(|line| line[line.find("LARDER_")?..].split_once(['=', ':']))
         .map(|(name, value)| (name.to_owned(), value.trim_end_matches('\\').trim().to_owned()))
         .collect()
-}
-
-fn toml_of(path: &str) -> toml::Table {
-    text_of(path).parse().unwrap()
 }
 
 fn text_of(path: &str) -> String {

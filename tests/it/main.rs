@@ -18,6 +18,7 @@ mod architecture;
 mod auth;
 mod catalog;
 mod config;
+mod configure;
 mod connections;
 mod crash;
 mod deploy;

@@ -71,6 +71,7 @@ mod tests {
                 registry("docker.io", "https://registry-1.docker.io"),
                 registry("r.corp:5000", "http://r.corp:5000"),
             ],
+            root: None,
         };
         let before = "debug = true # why\n[registry.\"docker.io\"]\n  mirrors = [\"old\"]\n  ca=[\"x\"]\n[worker.oci]\n  gc = true\n";
         let after = "debug = true # why\n[registry.\"docker.io\"]\n  mirrors = [\"m:5000/docker.io\", \"old\"]\n  ca=[\"x\"]\n\n[registry.\"r.corp:5000\"]\nmirrors = [\"m:5000/r.corp:5000\"]\nhttp = true\n\n[registry.\"m:5000\"]\nhttp = true\n[worker.oci]\n  gc = true\n";

@@ -17,25 +17,44 @@ const HEADER: &str = "# Larder is asked first; what it cannot serve comes from `
 /// versions refuse a word that they do not know.
 const CAPABILITIES: [&str; 2] = ["pull", "resolve"];
 
-/// The files of these registries, each in a directory below `directory`.
+/// The files of these registries, each in a directory below `parent`.
 pub(super) fn files<'a>(
-    directory: &str,
+    parent: &str,
     site: &'a Site,
     registries: impl Iterator<Item = &'a Registry>,
 ) -> Vec<File<'a>> {
     let file = |registry: &'a Registry| {
-        let path = format!("{directory}/{}/hosts.toml", registry.name);
-        File::new(path, |existing| merge(existing, registry, &site.mirror))
+        let directory = format!("{parent}/{}", directory(site, parent, &registry.name));
+        let names = site.list(&directory);
+        let merge = move |existing: &str| merge(existing, registry, &site.mirror, &names);
+        File::new(format!("{directory}/hosts.toml"), merge)
     };
     registries.map(file).collect()
 }
 
-/// Puts the mirror before all other hosts, unless it is one of them.
-fn merge(existing: &str, registry: &Registry, mirror: &Mirror) -> Result<String, Mistake> {
+/// A registry's directory: its name, or the name in which underscores stand about its port, which
+/// is looked at first. Docker's certificates are only found in the former.
+fn directory(site: &Site, parent: &str, registry: &str) -> String {
+    let Some((host, port)) = registry.rsplit_once(':') else {
+        return registry.to_owned();
+    };
+    let other = format!("{host}_{port}_");
+    if site.list(parent).contains(&other) { other } else { registry.to_owned() }
+}
+
+/// Puts the mirror before all other hosts, unless it is one of them. `names` are those of the
+/// directory's files.
+fn merge(
+    existing: &str,
+    registry: &Registry,
+    mirror: &Mirror,
+    names: &[String],
+) -> Result<String, Mistake> {
     let mut toml = Toml::parse(existing)?;
     let wrong = toml.wrong(&["host"], "is no table; write [host.\"https://…\"]");
     if existing.trim().is_empty() {
         toml.set(&[], "server", registry.server.as_str())?;
+        set_certificates(&mut toml, names)?;
     }
     let hosts = toml.root().entry("host").or_insert_with(implicit_table);
     let hosts = hosts.as_table_mut().ok_or(wrong)?;
@@ -44,6 +63,23 @@ fn merge(existing: &str, registry: &Registry, mirror: &Mirror) -> Result<String,
         hosts.insert(&url, Item::Table(host()));
     }
     Ok(toml.into_text_below(HEADER))
+}
+
+/// Names the registry's certificates, which are found by their names only until there is a
+/// `hosts.toml` beside them.
+fn set_certificates(toml: &mut Toml<'_>, names: &[String]) -> Result<(), Mistake> {
+    let authorities: Array = names.iter().filter(|name| name.ends_with(".crt")).collect();
+    let pair = |name: &String| {
+        let key = format!("{}.key", name.strip_suffix(".cert")?);
+        Some(Array::from_iter([name, &key]))
+    };
+    let clients: Array = names.iter().filter_map(pair).collect();
+    for (key, files) in [("ca", authorities), ("client", clients)] {
+        if !files.is_empty() {
+            toml.set(&[], key, files)?;
+        }
+    }
+    Ok(())
 }
 
 fn host() -> Table {
@@ -64,7 +100,7 @@ mod tests {
             server: "https://ghcr.io".to_owned(),
             is_default: false,
         };
-        merge(existing, &registry, &"http://larder.lan:5000".parse().unwrap())
+        merge(existing, &registry, &"http://larder.lan:5000".parse().unwrap(), &[])
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub(super) fn setup(site: &Site) -> Setup<'_> {
          /etc/rancher/rke2/registries.yaml, its services are rke2-server and rke2-agent."
             .to_owned(),
         "Leave \"*\" out of mirrors: with containerd 2.0 its images come from the mirror only, and\n\
-         Larder has just the registries above. A rewrite of one of them changes what Larder is\n\
-         asked for too."
+         Larder has just those that it is configured for. A rewrite of one of these changes what\n\
+         Larder is asked for too."
             .to_owned(),
         "Where this file is merged with another, comments are lost; the backup has them.".to_owned(),
     ];

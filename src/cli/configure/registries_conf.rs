@@ -1,5 +1,6 @@
-//! `registries.conf`: which mirrors Podman, Buildah, Skopeo and CRI-O ask. A drop-in of our own
-//! leaves alone what else is in that directory.
+//! `registries.conf`: which mirrors Podman, Buildah, Skopeo and CRI-O ask, in a drop-in of our own.
+
+use std::collections::BTreeMap;
 
 use toml_edit::{ArrayOfTables, Item, Table};
 
@@ -9,6 +10,12 @@ use super::{
     setup::{File, Mistake, Setup, Site},
     toml_text::Toml,
 };
+
+/// The file that is read first.
+const MAIN: &str = "/etc/containers/registries.conf";
+
+/// The files that are read then, in the order of their names.
+const DROP_INS: &str = "/etc/containers/registries.conf.d";
 
 /// Our drop-in.
 const PATH: &str = "/etc/containers/registries.conf.d/50-larder.conf";
@@ -28,21 +35,21 @@ pub(super) fn podman(site: &Site) -> Setup<'_> {
             .to_owned(),
     ];
     notes.extend(common_notes(site));
-    Setup { files: vec![file(site)], notes }
+    Setup { files: files(site), notes }
 }
 
 /// What CRI-O has to be told.
 pub(super) fn crio(site: &Site) -> Setup<'_> {
     let mut notes = vec!["Then: systemctl reload crio.".to_owned()];
     notes.extend(common_notes(site));
-    Setup { files: vec![file(site)], notes }
+    Setup { files: files(site), notes }
 }
 
 fn common_notes(site: &Site) -> Vec<String> {
     let mut notes = vec![
         "Podman, Buildah, Skopeo and CRI-O share this file. Where unqualified names are looked up\n\
-         (unqualified-search-registries) is not changed. Another file of that directory whose name\n\
-         comes later takes the place of any [[registry]] of the same prefix."
+         (unqualified-search-registries) is not changed. If several files have a [[registry]] of\n\
+         the same prefix, only the last of them counts; --write adds the mirror to that one."
             .to_owned(),
     ];
     if !site.mirror.is_plain() {
@@ -55,17 +62,44 @@ fn common_notes(site: &Site) -> Vec<String> {
     notes
 }
 
-fn file(site: &Site) -> File<'_> {
-    File::new(PATH, |existing| merge(existing, site))
+/// Our drop-in, and before it the files that have some of the registries already: of two tables
+/// for one prefix only that of the later file counts, with all that is in it.
+fn files(site: &Site) -> Vec<File<'_>> {
+    let elsewhere = definitions(site);
+    let path_of = |registry: &Registry| elsewhere.get(&registry.name).map_or(PATH, String::as_str);
+    let mut files: BTreeMap<&str, Vec<&Registry>> = BTreeMap::new();
+    for registry in &site.registries {
+        files.entry(path_of(registry)).or_default().push(registry);
+    }
+    let file = |(path, registries): (&str, Vec<_>)| {
+        File::new(path, move |existing| merge(existing, &registries, &site.mirror))
+    };
+    files.into_iter().map(file).collect()
 }
 
-fn merge(existing: &str, site: &Site) -> Result<String, Mistake> {
+/// Which file has the table of a prefix that counts.
+fn definitions(site: &Site) -> BTreeMap<String, String> {
+    let drop_ins = site.list(DROP_INS).into_iter().filter(|name| name.ends_with(".conf"));
+    let drop_ins = drop_ins.map(|name| format!("{DROP_INS}/{name}"));
+    let mut definitions = BTreeMap::new();
+    for path in [MAIN.to_owned()].into_iter().chain(drop_ins) {
+        let text = site.read(&path).unwrap_or_default();
+        // What cannot be read defines nothing; the client will say so.
+        let Ok(toml) = Toml::parse(&text) else { continue };
+        let tables = toml.get(&["registry"]).and_then(Item::as_array_of_tables);
+        let prefixes = tables.into_iter().flatten().filter_map(prefix);
+        definitions.extend(prefixes.map(|prefix| (prefix.to_owned(), path.clone())));
+    }
+    definitions
+}
+
+fn merge(existing: &str, registries: &[&Registry], mirror: &Mirror) -> Result<String, Mistake> {
     let mut toml = Toml::parse(existing)?;
     let wrong = toml.wrong(&["registry"], "is no list of tables; write [[registry]]");
     let item = toml.root().entry("registry").or_insert_with(|| ArrayOfTables::new().into());
     let tables = item.as_array_of_tables_mut().ok_or(wrong)?;
-    for registry in &site.registries {
-        add(tables, registry, &site.mirror)?;
+    for registry in registries {
+        add(tables, registry, mirror)?;
     }
     Ok(toml.into_text_below(HEADER))
 }

@@ -1,6 +1,9 @@
 //! What a client has to be told: files, and what a person should know about them.
 
-use std::fmt;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use super::{mirror::Mirror, registry::Registry};
 
@@ -11,6 +14,8 @@ pub(super) struct Site {
     pub(super) mirror: Mirror,
     /// What it mirrors.
     pub(super) registries: Vec<Registry>,
+    /// What the paths of files are below, if files may be there already.
+    pub(super) root: Option<PathBuf>,
 }
 
 /// A client's configuration.
@@ -42,6 +47,24 @@ pub(super) struct Mistake {
     pub(super) message: String,
 }
 
+impl Site {
+    /// The names of what is in a directory of the client's machine, in order.
+    pub(super) fn list(&self, directory: &str) -> Vec<String> {
+        let below = |root: &PathBuf| below(root, directory).read_dir().ok();
+        let entries = self.root.as_ref().and_then(below);
+        let names = entries.into_iter().flatten().flatten();
+        let mut names: Vec<String> =
+            names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        names
+    }
+
+    /// The text of a file of the client's machine, if it is there and can be read.
+    pub(super) fn read(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(below(self.root.as_ref()?, path)).ok()
+    }
+}
+
 impl<'a> File<'a> {
     /// A file that is made by merging into what is there, or into nothing.
     pub(super) fn new(
@@ -66,6 +89,11 @@ impl<'a> File<'a> {
     pub(super) fn merged_into(&self, existing: &str) -> Result<String, Mistake> {
         (self.merge)(existing)
     }
+}
+
+/// Where a path of the client's machine is if its root is elsewhere.
+pub(super) fn below(root: &Path, path: &str) -> PathBuf {
+    root.join(path.trim_start_matches('/'))
 }
 
 impl Mistake {

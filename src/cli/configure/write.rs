@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::setup::File;
+use super::setup::{File, below};
 
 /// The mode of a file that was not there.
 const NEW_FILE_MODE: u32 = 0o644;
@@ -29,7 +29,7 @@ pub(super) fn merges(files: &[File<'_>], root: &Path) -> io::Result<Vec<Merge>> 
     let mut merges = Vec::new();
     let mut mistakes = String::new();
     for file in files {
-        let path = root.join(file.path.trim_start_matches('/'));
+        let path = below(root, &file.path);
         match Merge::of(file, &path) {
             Ok(Some(merge)) => merges.push(merge),
             Ok(None) => {}
@@ -44,6 +44,18 @@ pub(super) fn merges(files: &[File<'_>], root: &Path) -> io::Result<Vec<Merge>> 
         return Err(io::Error::other(mistakes));
     }
     Ok(merges)
+}
+
+/// Writes the files in turn, and says of each what was done. An error ends it.
+pub(super) fn apply(merges: &[Merge]) -> (Vec<String>, Option<io::Error>) {
+    let mut done = Vec::new();
+    for merge in merges {
+        match merge.apply() {
+            Ok(line) => done.push(line),
+            Err(error) => return (done, Some(error)),
+        }
+    }
+    (done, None)
 }
 
 impl Merge {
@@ -68,7 +80,7 @@ impl Merge {
     }
 
     /// Writes the file unless it is as it should be, and says what was done.
-    pub(super) fn apply(&self) -> io::Result<String> {
+    fn apply(&self) -> io::Result<String> {
         let target = self.target.display();
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{target}: {error}"));
         match &self.existing {
@@ -80,7 +92,7 @@ impl Merge {
             Some(_) => {
                 let backup = self.back_up().map_err(named)?;
                 self.replace().map_err(named)?;
-                Ok(format!("changed {target}; what it was is in {}", backup.display()))
+                Ok(format!("merged {target}; the old one is {}", backup.display()))
             }
         }
     }
