@@ -111,7 +111,7 @@ fn docker_is_told_the_mirror() {
     let plain = printed("docker", MIRROR);
     let expected = json!({
         "registry-mirrors": [MIRROR],
-        "insecure-registries": ["larder.lan:5000"],
+        "insecure-registries": [MIRROR],
     });
     assert_eq!(plain.json(DAEMON_JSON), expected);
     let tls = printed("docker", "https://larder.lan");
@@ -131,7 +131,7 @@ fn docker_is_told_the_mirror() {
 fn docker_gets_no_registry_mirror_of_another_default() {
     let other = "upstream = [{ registry = \"other.test\", default = true }]";
     let docker = printed_for(other, "docker", MIRROR);
-    assert_eq!(docker.json(DAEMON_JSON), json!({ "insecure-registries": ["larder.lan:5000"] }));
+    assert_eq!(docker.json(DAEMON_JSON), json!({ "insecure-registries": [MIRROR] }));
     assert!(docker.notes.contains("no registry-mirrors"), "{}", docker.notes);
     let hub = docker.toml("/etc/docker/certs.d/docker.io/hosts.toml");
     assert_hosts(&hub, "https://registry-1.docker.io");

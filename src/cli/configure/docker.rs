@@ -32,7 +32,9 @@ fn lists(site: &Site) -> Vec<(&'static str, String)> {
         lists.push(("registry-mirrors", site.mirror.url()));
     }
     if site.mirror.is_plain() {
-        lists.push(("insecure-registries", site.mirror.authority().to_owned()));
+        // The engine drops the scheme with a warning. But without it, `docker build` in many
+        // versions asks the mirror by https, and then the registry itself.
+        lists.push(("insecure-registries", site.mirror.url()));
     }
     lists
 }

@@ -47,7 +47,7 @@ const MERGES: [(&str, &str, &str, &[&str]); 6] = [
             "{\n    \"log-opts\": {\"max-size\": \"10m\"},\n",
             "    \"registry-mirrors\": [\"http://larder.lan:5000\", \"https://old.test\"],\n",
             "    \"debug\": true,\n",
-            "    \"insecure-registries\": [\"larder.lan:5000\"]\n}\n",
+            "    \"insecure-registries\": [\"http://larder.lan:5000\"]\n}\n",
         ],
     ),
     (
