@@ -6,16 +6,13 @@ use std::path::PathBuf;
 use crate::{
     cri::ImageService,
     engine::Engine,
-    lab::{HUB, Lab},
+    lab::{HUB, IMAGES, Lab},
     phases::pull_cold_warm_stopped,
     process::{Daemon, run, succeeds, version, wait_for},
 };
 
 /// Where containerd and `ctr` look for `hosts.toml` files.
 const HOSTS: &str = "/etc/containerd/certs.d";
-
-/// The lab's image of each registry.
-const IMAGES: [&str; 2] = ["docker.io/library/busybox:latest", "registry.test/team/busybox:1"];
 
 #[test]
 fn pulls_and_runs_by_hosts_toml() {
@@ -37,12 +34,17 @@ fn pulls_by_paths_that_name_the_registry() {
     let mut lab = Lab::start();
     let containerd = Containerd::start(&lab);
     let larder = format!("http://{}", lab.larder.address());
-    let routes = [("/v2/docker.io", "override_path = true"), ("/docker.io", "")];
-    for (number, (path, option)) in routes.into_iter().enumerate() {
+    for (number, (path, override_path)) in
+        [("/v2/docker.io", true), ("/docker.io", false)].into_iter().enumerate()
+    {
         let hosts = format!("/etc/containerd/route-{number}");
-        let text = format!("server = \"{larder}\"\n\n[host.\"{larder}{path}\"]\n{option}\n");
+        let text = format!(
+            "server = \"{larder}\"\n\n\
+             [host.\"{larder}{path}\"]\noverride_path = {override_path}\n"
+        );
         containerd.engine.write(&format!("{hosts}/{HUB}/hosts.toml"), &text);
-        let route = format!("ctr, hosts.toml (`ns`), LARDER{path} {option}");
+        let route =
+            format!("ctr, hosts.toml (`ns`), LARDER{path}, override_path = {override_path}");
         pull_cold_warm_stopped(&mut lab, &containerd.version, &route, 2, || {
             containerd.pull(IMAGES[0], &hosts);
             containerd.remove(IMAGES[0]);

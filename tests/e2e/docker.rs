@@ -19,7 +19,7 @@ use crate::{
 const CLIENT: &str = "/usr/bin/docker";
 
 #[test]
-fn pulls_by_registry_mirrors() {
+fn pulls_by_tag_digest_and_name() {
     let mut lab = Lab::start();
     let docker = Docker::start(&lab, "docker");
     docker.pull_and_run(&mut lab, "registry-mirrors, tag", "busybox");
@@ -49,11 +49,17 @@ fn builds_from_a_mirrored_image() {
     let context = lab.directory().join("context");
     fs::create_dir(&context).unwrap();
     fs::write(context.join("Dockerfile"), "FROM busybox\nRUN echo ok > /built\n").unwrap();
-    pull_cold_warm_stopped(&mut lab, &docker.version, "docker build (BuildKit)", 2, || {
-        docker.run(&format!("build --network none --tag built {}", context.display()));
-        assert_eq!(docker.run("run --rm --network none built cat /built"), "ok\n");
-        docker.forget_images();
-    });
+    pull_cold_warm_stopped(
+        &mut lab,
+        &docker.version,
+        "registry-mirrors, docker build (BuildKit, `ns`)",
+        2,
+        || {
+            docker.run(&format!("build --network none --tag built {}", context.display()));
+            assert_eq!(docker.run("run --rm --network none built cat /built"), "ok\n");
+            docker.forget_images();
+        },
+    );
 }
 
 /// However many ask at once, upstream sends each blob once.
@@ -103,7 +109,7 @@ impl Docker {
         Self { socket, version: version("dockerd"), _daemon: daemon }
     }
 
-    /// Pulls `image` in all phases and runs it.
+    /// Pulls `image` and runs it, in all phases.
     fn pull_and_run(&self, lab: &mut Lab, route: &str, image: &str) {
         pull_cold_warm_stopped(lab, &self.version, route, 2, || {
             self.run(&format!("pull {image}"));

@@ -14,6 +14,9 @@ pub const HUB: &str = "docker.io";
 /// The registry of the second upstream.
 pub const OTHER: &str = "registry.test";
 
+/// Both images, as clients know them without Larder.
+pub const IMAGES: [&str; 2] = ["docker.io/library/busybox:latest", "registry.test/team/busybox:1"];
+
 /// Everything around the client under test. The fields go in this order, the files last.
 pub struct Lab {
     pub larder: Larder,

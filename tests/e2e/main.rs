@@ -2,7 +2,8 @@
 //!
 //! Every test sets up a [`lab::Lab`] of its own: two `docker-registry` upstreams behind TLS and
 //! token auth, the real `larder` binary, and a network namespace in which the clients live. From
-//! in there nothing but Larder can be reached, so an image that arrives came through it.
+//! in there nothing but Larder can be reached, so an image that arrives came through it. The clients
+//! are set up by what `larder configure` writes, in an `/etc` of their own.
 //!
 //! Needs root and the programs that `tests/run` installs:
 //!
@@ -12,7 +13,8 @@
 //! ```
 //!
 //! Nothing outlives a test but empty cgroups: processes die with the thread that started them,
-//! mounts and network interfaces with their namespaces, files with the temporary directory.
+//! mounts and network interfaces with their namespaces, files with the temporary directory, what an
+//! engine writes below `/etc` among them.
 //!
 //! Each module is `cfg(test)` so that the lints treat its helpers as the tests they are.
 

@@ -55,9 +55,11 @@ def discover(repository):
     registry = oras.provider.Registry(insecure=True)
     check(registry, f"{repository}:1", "subject.txt")
     container = registry.get_container(f"{repository}:1")
-    head = registry.do_request(f"http://{container.manifest_url()}", "HEAD", headers={"Accept": MANIFEST})
+    url = f"http://{container.manifest_url()}"
+    head = registry.do_request(url, "HEAD", headers={"Accept": MANIFEST})
     digest = head.headers["Docker-Content-Digest"]
-    answer = registry.do_request(f"http://{container.registry}/v2/{container.api_prefix}/referrers/{digest}")
+    url = f"http://{container.registry}/v2/{container.api_prefix}/referrers/{digest}"
+    answer = registry.do_request(url)
     way = "referrers API"
     if answer.status_code == 404:
         way = "tag made of the digest"

@@ -5,18 +5,18 @@ use std::fs;
 
 use crate::{
     engine::Engine,
-    lab::Lab,
+    lab::{IMAGES, Lab},
     phases::pull_cold_warm_stopped,
     process::{run, version},
 };
 
-/// The lab's image of each registry.
-const IMAGES: [&str; 2] = ["docker.io/library/busybox:latest", "registry.test/team/busybox:1"];
-
 #[test]
 fn podman_pulls_and_runs() {
     let mut lab = Lab::start();
-    let podman = Client::new(&lab, "podman", "--cgroup-manager cgroupfs --events-backend none");
+    let tmp = lab.directory().join("podman/tmp");
+    let options =
+        format!("--tmpdir {} --cgroup-manager cgroupfs --events-backend none", tmp.display());
+    let podman = Client::new(&lab, "podman", &options);
     for image in IMAGES {
         podman.in_all_phases(&mut lab, &format!("registries.conf, {image}"), || {
             podman.run(&format!("pull {image}"));
@@ -44,8 +44,7 @@ fn buildah_pulls_and_builds() {
     fs::create_dir(&context).unwrap();
     fs::write(context.join("Containerfile"), format!("FROM {}\nRUN echo ok\n", IMAGES[0])).unwrap();
     buildah.in_all_phases(&mut lab, "build, registries.conf", || {
-        let built = buildah.run(&format!("build --network none {}", context.display()));
-        built.lines().find(|line| *line == "ok").unwrap_or_default().to_owned() + "\n"
+        buildah.run(&format!("build --network none {}", context.display()))
     });
 }
 
@@ -61,16 +60,15 @@ impl Client {
         let engine = Engine::new(lab, name);
         lab.larder.configure("podman", engine.directory());
         let path = engine.directory().display();
-        let tmp = if name == "podman" { format!("--tmpdir {path}/tmp") } else { String::new() };
-        let line = engine
-            .line(&format!("{name} --root {path}/root --runroot {path}/runroot {tmp} {options}"));
+        let line =
+            engine.line(&format!("{name} --root {path}/root --runroot {path}/runroot {options}"));
         Self { engine, line, version: version(name) }
     }
 
-    /// Has `pull` pull an image and run its `echo ok`.
+    /// Has `pull` pull an image and run its `echo ok`, and removes all images.
     fn in_all_phases(&self, lab: &mut Lab, route: &str, pull: impl Fn() -> String) {
         pull_cold_warm_stopped(lab, &self.version, route, 2, || {
-            assert_eq!(pull(), "ok\n");
+            assert!(pull().lines().any(|line| line == "ok"));
             self.run("rmi --all --force");
         });
     }

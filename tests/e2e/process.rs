@@ -35,10 +35,12 @@ pub fn run(line: &str) -> String {
     stdout
 }
 
-/// The first line that a command prints: what `--version` says.
+/// A program's name and version: the first word of `--version` that is a number.
 pub fn version(program: &str) -> String {
     let text = run(&format!("{program} --version"));
-    text.lines().next().unwrap().to_owned()
+    let mut words = text.split_whitespace();
+    let number = words.find(|word| word.starts_with(|first: char| first.is_ascii_digit())).unwrap();
+    format!("{program} {}", number.trim_end_matches(','))
 }
 
 /// Whether a command ends well; what it prints is dropped.
