@@ -64,7 +64,7 @@ fn spelt(list: &[String]) -> Result<Box<RawValue>, Mistake> {
     let items: Vec<String> =
         list.iter().map(|item| serde_json::Value::from(item.as_str()).to_string()).collect();
     RawValue::from_string(format!("[{}]", items.join(", ")))
-        .map_err(|error| Mistake { line: None, message: error.to_string() })
+        .map_err(|error| Mistake::of_all(error.to_string()))
 }
 
 /// What stands before the first member, if it is on a line of its own.

@@ -44,22 +44,20 @@ fn merge(existing: &str, site: &Site) -> Result<String, Mistake> {
     if !is_changed {
         return Ok(existing.to_owned());
     }
-    let text = yaml_serde::to_string(&root)
-        .map_err(|error| Mistake { line: None, message: error.to_string() })?;
+    let text = yaml_serde::to_string(&root).map_err(|error| Mistake::of_all(error.to_string()))?;
     Ok(if existing.trim().is_empty() { format!("{HEADER}{text}") } else { text })
 }
 
 fn parse(text: &str) -> Result<Mapping, Mistake> {
-    let wrong = |line, message| Mistake { line, message };
-    let value: Value = yaml_serde::from_str(text).map_err(|error| {
-        let line = error.location().map(|location| location.line());
-        wrong(line, format!("this is no YAML: {error}"))
+    let value: Value = yaml_serde::from_str(text).map_err(|error| Mistake {
+        line: error.location().map(|location| location.line()),
+        message: format!("this is no YAML: {error}"),
     })?;
     if value.is_null() {
         return Ok(Mapping::new());
     }
     let mapping = value.as_mapping().cloned();
-    mapping.ok_or_else(|| wrong(None, "this is no YAML mapping".to_owned()))
+    mapping.ok_or_else(|| Mistake::of_all("this is no YAML mapping"))
 }
 
 /// The mapping below a key, made where nothing is.
@@ -68,8 +66,7 @@ fn mapping<'a>(parent: &'a mut Mapping, key: &str) -> Result<&'a mut Mapping, Mi
     if value.is_null() {
         *value = Value::Mapping(Mapping::new());
     }
-    let message = || format!("{key} is no mapping");
-    value.as_mapping_mut().ok_or_else(|| Mistake { line: None, message: message() })
+    value.as_mapping_mut().ok_or_else(|| Mistake::of_all(format!("{key} is no mapping")))
 }
 
 /// Puts a text at the head of a list; whether it was not in it.
@@ -78,8 +75,8 @@ fn list_first(parent: &mut Mapping, key: &str, text: &str) -> Result<bool, Mista
     if value.is_null() {
         *value = Value::Sequence(Vec::new());
     }
-    let message = || format!("{key} is no list");
-    let list = value.as_sequence_mut().ok_or_else(|| Mistake { line: None, message: message() })?;
+    let list = value.as_sequence_mut();
+    let list = list.ok_or_else(|| Mistake::of_all(format!("{key} is no list")))?;
     let is_there =
         list.iter().filter_map(Value::as_str).any(|listed| listed.trim_end_matches('/') == text);
     if !is_there {

@@ -21,10 +21,7 @@ const DROP_INS: &str = "/etc/containers/registries.conf.d";
 const PATH: &str = "/etc/containers/registries.conf.d/50-larder.conf";
 
 /// What stands above a file that Larder makes.
-const HEADER: &str = "\
-# Larder is asked first; what it cannot serve comes from `location`.
-
-";
+const HEADER: &str = "# Larder is asked first; what it cannot serve comes from `location`.\n\n";
 
 /// What Podman, Buildah and Skopeo have to be told.
 pub(super) fn podman(site: &Site) -> Setup<'_> {
@@ -106,42 +103,47 @@ fn merge(existing: &str, registries: &[&Registry], mirror: &Mirror) -> Result<St
 
 /// Puts the mirror first among those of a registry, unless it is one of them.
 fn add(tables: &mut ArrayOfTables, registry: &Registry, mirror: &Mirror) -> Result<(), Mistake> {
-    let location = format!("{}/{}", mirror.authority(), registry.name);
-    let Some(table) = tables.iter_mut().find(|table| prefix(table) == Some(&registry.name)) else {
-        let mut table = Table::new();
-        table.insert("location", registry.name.as_str().into());
-        if registry.is_plain() {
-            table.insert("insecure", true.into());
-        }
-        let mirrors = ArrayOfTables::from_iter([mirror_table(&location, mirror)]);
-        table.insert("mirror", mirrors.into());
-        tables.push(table);
+    let is_it = |table: &&mut Table| prefix(table) == Some(&registry.name);
+    let Some(table) = tables.iter_mut().find(is_it) else {
+        tables.push(registry_table(registry, mirror));
         return Ok(());
     };
-    let wrong = || Mistake {
-        line: None,
-        message: format!(
-            "mirror of {} is no list of tables; write [[registry.mirror]]",
-            registry.name
-        ),
-    };
     let item = table.entry("mirror").or_insert_with(|| ArrayOfTables::new().into());
-    let mirrors = item.as_array_of_tables_mut().ok_or_else(wrong)?;
-    let is_ours = |table: &Table| text(table, "location") == Some(&location);
-    if !mirrors.iter().any(is_ours) {
-        let ours = mirror_table(&location, mirror);
+    let Some(mirrors) = item.as_array_of_tables_mut() else {
+        let name = &registry.name;
+        let message = format!("mirror of {name} is no list of tables; write [[registry.mirror]]");
+        return Err(Mistake::of_all(message));
+    };
+    let location = location(registry, mirror);
+    if !mirrors.iter().any(|table| text(table, "location") == Some(&location)) {
+        let ours = mirror_table(registry, mirror);
         *mirrors = std::iter::once(ours).chain(std::mem::take(mirrors)).collect();
     }
     Ok(())
 }
 
-fn mirror_table(location: &str, mirror: &Mirror) -> Table {
+fn registry_table(registry: &Registry, mirror: &Mirror) -> Table {
     let mut table = Table::new();
-    table.insert("location", location.into());
+    table.insert("location", registry.name.as_str().into());
+    if registry.is_plain() {
+        table.insert("insecure", true.into());
+    }
+    table.insert("mirror", ArrayOfTables::from_iter([mirror_table(registry, mirror)]).into());
+    table
+}
+
+fn mirror_table(registry: &Registry, mirror: &Mirror) -> Table {
+    let mut table = Table::new();
+    table.insert("location", location(registry, mirror).into());
     if mirror.is_plain() {
         table.insert("insecure", true.into());
     }
     table
+}
+
+/// What Podman puts in the place of the registry's name.
+fn location(registry: &Registry, mirror: &Mirror) -> String {
+    format!("{}/{}", mirror.authority(), registry.name)
 }
 
 /// What a `[[registry]]` is for; its location unless it says otherwise.

@@ -39,7 +39,7 @@ pub(super) struct File<'a> {
 }
 
 /// Why an existing file cannot be merged with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mistake {
     /// Where, counted from 1, if that is known.
     pub(super) line: Option<usize>,
@@ -97,6 +97,11 @@ pub(super) fn below(root: &Path, path: &str) -> PathBuf {
 }
 
 impl Mistake {
+    /// A mistake of no line in particular.
+    pub(super) fn of_all(message: impl Into<String>) -> Mistake {
+        Mistake { line: None, message: message.into() }
+    }
+
     /// A mistake at a byte of `text`.
     pub(super) fn at(text: &str, offset: usize, message: impl Into<String>) -> Mistake {
         let before = text.as_bytes().iter().take(offset);

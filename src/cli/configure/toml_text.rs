@@ -4,7 +4,7 @@ use toml_edit::{Array, Document, DocumentMut, Item, Table, TableLike, TomlError,
 
 use super::setup::Mistake;
 
-/// The tables that lead to a key.
+/// The keys that lead to a table or value.
 type Path<'a> = [&'a str];
 
 /// TOML on its way from what is there to what shall be.
@@ -33,11 +33,12 @@ impl<'a> Toml<'a> {
     /// # Errors
     /// When something else is there.
     pub(super) fn table(&mut self, path: &Path<'_>) -> Result<&mut dyn TableLike, Mistake> {
-        let wrong = wrong(self.written, path, "is no table");
+        let written = self.written;
         let mut table: &mut dyn TableLike = self.document.as_table_mut();
         for key in path {
             let item = table.entry(key).or_insert_with(implicit_table);
-            table = item.as_table_like_mut().ok_or_else(|| wrong.clone())?;
+            let below = item.as_table_like_mut();
+            table = below.ok_or_else(|| wrong(written, path, "is no table"))?;
         }
         Ok(table)
     }
@@ -92,10 +93,10 @@ impl<'a> Toml<'a> {
         key: &str,
         text: &str,
     ) -> Result<(), Mistake> {
-        let full = [path, &[key]].concat();
-        let wrong = wrong(self.written, &full, "is no list");
+        let written = self.written;
         let item = self.table(path)?.entry(key).or_insert_with(|| Array::new().into());
-        let list = item.as_array_mut().ok_or(wrong)?;
+        let list = item.as_array_mut();
+        let list = list.ok_or_else(|| wrong(written, &[path, &[key]].concat(), "is no list"))?;
         if !list.iter().any(|listed| listed.as_str() == Some(text)) {
             insert_first(list, text);
         }
@@ -157,7 +158,7 @@ fn wrong(written: &str, path: &Path<'_>, is: &str) -> Mistake {
     let message = format!("{} {is}", path.join("."));
     match offset_of(written, path) {
         Some(offset) => Mistake::at(written, offset, message),
-        None => Mistake { line: None, message },
+        None => Mistake::of_all(message),
     }
 }
 

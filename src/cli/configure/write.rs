@@ -8,10 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::setup::{File, below};
+use super::setup::{File, Mistake, below};
 
 /// The mode of a file that was not there.
-const NEW_FILE_MODE: u32 = 0o644;
+const NEW_MODE: u32 = 0o644;
+
+/// The mode of a file that takes another's place until it has the mode of that.
+const PRIVATE_MODE: u32 = 0o600;
 
 /// One file, worked out.
 pub(super) struct Merge {
@@ -30,7 +33,7 @@ pub(super) fn merges(files: &[File<'_>], root: &Path) -> io::Result<Vec<Merge>> 
     let mut mistakes = String::new();
     for file in files {
         let path = below(root, &file.path);
-        match Merge::of(file, &path) {
+        match Merge::of(file, &path, root) {
             Ok(Some(merge)) => merges.push(merge),
             Ok(None) => {}
             Err(mistake) => {
@@ -60,8 +63,11 @@ pub(super) fn apply(merges: &[Merge]) -> (Vec<String>, Option<io::Error>) {
 
 impl Merge {
     /// `None`: the file is not there, and need not be.
-    fn of(file: &File<'_>, path: &Path) -> Result<Option<Merge>, String> {
-        let failed = |error: io::Error| format!(": {error}");
+    fn of(file: &File<'_>, path: &Path, root: &Path) -> Result<Option<Merge>, Mistake> {
+        let failed = |error: io::Error| Mistake::of_all(error.to_string());
+        if leads_out(path, root) {
+            return Err(Mistake::of_all(format!("a link leads out of {}", root.display())));
+        }
         let (target, existing) = match fs::canonicalize(path) {
             Ok(target) => {
                 let text = fs::read_to_string(&target).map_err(failed)?;
@@ -69,13 +75,12 @@ impl Merge {
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             Err(_) if path.is_symlink() => {
-                return Err(": a link to a file that is not there".into());
+                return Err(Mistake::of_all("a link to a file that is not there"));
             }
             Err(_) if !file.is_created => return Ok(None),
             Err(_) => (path.to_owned(), None),
         };
-        let merged = file.merged_into(existing.as_deref().unwrap_or_default());
-        let merged = merged.map_err(|mistake| mistake.to_string())?;
+        let merged = file.merged_into(existing.as_deref().unwrap_or_default())?;
         Ok(Some(Merge { target, existing, merged }))
     }
 
@@ -119,7 +124,8 @@ impl Merge {
     fn replace(&self) -> io::Result<()> {
         let directory = self.target.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(directory)?;
-        let mode = fs::Permissions::from_mode(NEW_FILE_MODE);
+        let mode = if self.existing.is_some() { PRIVATE_MODE } else { NEW_MODE };
+        let mode = fs::Permissions::from_mode(mode);
         let file = tempfile::Builder::new().permissions(mode).tempfile_in(directory)?;
         fs::write(file.path(), &self.merged)?;
         if self.existing.is_some() {
@@ -133,5 +139,15 @@ impl Merge {
         file.as_file().sync_all()?;
         file.persist(&self.target).map_err(|error| error.error)?;
         Ok(())
+    }
+}
+
+/// Whether a link on the way to `path` leads out of `root`, which may be another machine's.
+fn leads_out(path: &Path, root: &Path) -> bool {
+    let real = path.ancestors().find_map(|part| fs::canonicalize(part).ok());
+    match (real, fs::canonicalize(root)) {
+        (Some(real), Ok(root)) => !real.starts_with(root),
+        // Nothing is there yet.
+        (None, _) | (_, Err(_)) => false,
     }
 }

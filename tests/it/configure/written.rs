@@ -199,15 +199,28 @@ fn a_file_is_replaced_where_it_really_is() {
     assert_eq!(text_of(&root, "/real/daemon.json.bak"), "{}");
 }
 
+/// Neither what a link to nothing means can be known, nor what one out of the directory, which may
+/// be another machine's root, would change.
 #[test]
-fn a_link_to_nothing_is_refused() {
-    let root = TempDir::new().unwrap();
-    let link = below(root.path(), DAEMON_JSON);
-    fs::create_dir_all(link.parent().unwrap()).unwrap();
-    symlink("nowhere", &link).unwrap();
-    let ended = write("docker", root.path());
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.output.contains(link.to_str().unwrap()), "{ended:?}");
+fn links_to_elsewhere_are_refused() {
+    let elsewhere = root_with("/daemon.json", "{}");
+    let outside = elsewhere.path().to_str().unwrap();
+    let file = format!("{outside}/daemon.json");
+    for (link, target) in [
+        ("/etc/docker/daemon.json", "nowhere"),
+        ("/etc/docker/daemon.json", file.as_str()),
+        ("/etc/docker", outside),
+    ] {
+        let root = TempDir::new().unwrap();
+        let path = below(root.path(), link);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        symlink(target, &path).unwrap();
+        let ended = write("docker", root.path());
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.output.contains(below(root.path(), DAEMON_JSON).to_str().unwrap()));
+    }
+    assert_eq!(files_below(elsewhere.path()).len(), 1);
+    assert_eq!(text_of(&elsewhere, "/daemon.json"), "{}");
 }
 
 /// containerd's own configuration is not ours to begin.
