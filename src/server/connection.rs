@@ -76,7 +76,8 @@ where
             serve_http1(stream, peer, handler, &terms.signals).await.map_err(Into::into)
         }
         Ok((stream, Protocol::Http2)) => {
-            serve_http2(stream, peer, handler, &terms).await.map_err(Into::into)
+            // Boxed, so that HTTP/1.1 does not pay for its size.
+            Box::pin(serve_http2(stream, peer, handler, &terms)).await.map_err(Into::into)
         }
     };
     if let Err(error) = ended {

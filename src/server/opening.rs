@@ -32,8 +32,9 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// A connection whose client has begun to speak HTTP.
-pub(super) type Opened = ReadAhead<Either<Stream, TlsStream<TcpStream>>>;
+/// A connection whose client has begun to speak HTTP. The state of TLS is a kilobyte, which one in
+/// the clear does without.
+pub(super) type Opened = ReadAhead<Either<Stream, Box<TlsStream<TcpStream>>>>;
 
 /// A stream, and what has been read of it already.
 pub(super) struct ReadAhead<S> {
@@ -47,7 +48,8 @@ pub(super) struct ReadAhead<S> {
 /// When the handshake fails, or the client takes too long or hangs up.
 pub(super) async fn open(stream: Stream, tls: Option<&Tls>) -> io::Result<(Opened, Protocol)> {
     let stream = match (stream, tls) {
-        (Either::Left(stream), Some(tls)) => Either::Right(tls.accept(stream).await?),
+        // Boxed for the same reason.
+        (Either::Left(stream), Some(tls)) => Either::Right(Box::pin(tls.accept(stream)).await?),
         (stream, _) => Either::Left(stream),
     };
     timeout(HEAD_TIMEOUT, recognise(stream)).await?

@@ -60,7 +60,7 @@ impl Tls {
     }
 
     /// Shakes hands. A client that speaks HTTP in the clear is told so.
-    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn accept(&self, stream: TcpStream) -> io::Result<Box<TlsStream<TcpStream>>> {
         timeout(HANDSHAKE_TIMEOUT, async {
             let mut first = [0];
             stream.peek(&mut first).await?;
@@ -69,7 +69,7 @@ impl Tls {
                 refuse_clear_text(stream).await?;
                 return Err(io::Error::other("HTTP where TLS is spoken"));
             }
-            self.0.accept(stream).await
+            self.0.accept(stream).await.map(Box::new)
         })
         .await?
     }
