@@ -376,8 +376,9 @@ impl Mirror {
         while let Some(content) = pending.pop() {
             match &content.manifest.children {
                 Children::Image { config, layers } => {
-                    let needed =
-                        layers.iter().filter(|layer| layer.urls.is_empty()).chain([config]);
+                    let layers = layers.iter().filter(|layer| layer.urls.is_empty());
+                    let config = Some(config).filter(|config| !config.is_empty_object());
+                    let needed = layers.chain(config);
                     if self.has_all(needed.map(|blob| &blob.digest)).await? {
                         return Ok(true);
                     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Error, Mirror, flight::Flights, manifest::Content, missing::Absent, tag::Cached};
-use crate::oci::{Algorithm, Digest, Manifest, OCI_INDEX, Referrers, Repository};
+use crate::oci::{Algorithm, Digest, Manifest, OCI_INDEX, Referrers, Repository, Tag};
 
 pub(super) type ReferrersFlights = Flights<(Repository, Digest), Arc<Content>>;
 
@@ -64,12 +64,22 @@ impl Mirror {
             Err(error) => {
                 let young = cached.filter(|cached| !self.is_too_old(cached.checked_at));
                 let Some(cached) = young else {
-                    return Err(error);
+                    return Err(self.toward_tag(repository, subject, error));
                 };
                 self.count(repository, "referrers", "stale");
                 Ok((cached.content, Some(error.to_string())))
             }
         }
+    }
+
+    /// Why there is no list. Who finds that upstream lacks the API reads the referrers' tag instead:
+    /// where that is here, it is what to send a client to while upstream does not answer.
+    fn toward_tag(&self, repository: &Repository, subject: &Digest, error: Error) -> Error {
+        let tag = Tag::of_referrers(subject);
+        if self.store.tag(repository, &tag).is_none() {
+            return error;
+        }
+        Error::NotFound(format!("{error}; what is cached of the referrers is at the tag {tag}"))
     }
 
     async fn cached_referrers(

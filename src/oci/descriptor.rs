@@ -30,4 +30,10 @@ impl Descriptor {
     pub fn is_attestation(&self) -> bool {
         self.annotations.contains_key("vnd.docker.reference.type")
     }
+
+    /// Whether this is `{}`, the config of what has none (image-spec, § Guidance for an empty
+    /// descriptor), which hardly any client asks for.
+    pub fn is_empty_object(&self) -> bool {
+        self.size == 2 && self.digest == Digest::of(self.digest.algorithm(), b"{}")
+    }
 }

@@ -75,6 +75,12 @@ impl Tag {
         &self.0
     }
 
+    /// The tag that stands in for the list of what refers to `subject` where a registry makes no
+    /// such list (distribution-spec, § Referrers tag schema, which cuts digests to 64 digits).
+    pub fn of_referrers(subject: &Digest) -> Tag {
+        Tag(format!("{}-{:.64}", subject.algorithm().as_str(), subject.encoded()).into())
+    }
+
     /// Whether it names what is attached to a manifest by the manifest's digest: `sha256-<hex>`
     /// (distribution-spec, § Referrers tag schema), or with cosign's `.sig`, `.att` or `.sbom`.
     pub fn is_of_digest(&self) -> bool {

@@ -441,3 +441,29 @@ async fn what_is_attached_to_an_image_is_missed_only_briefly() {
     let body: Bytes = mirror.get(&attached[0]).await.bytes().await;
     assert_eq!(body, image.manifest);
 }
+
+/// Who finds that there is no API reads the tag instead. While upstream is down, that is the way to
+/// what is cached, and nothing else is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_leads_to_the_tag_when_that_is_what_is_cached() {
+    let registry = with_referrers(&[]).await;
+    registry.on("GET", &list(), Fault::status(404));
+    let attached = Image::random(1);
+    let tag = format!("sha256-{}", subject().encoded());
+    registry.put_image("library/x", &tag, &attached);
+    let mirror = TestMirror::of(&registry).await;
+    mirror.pull("library/x", &tag, &attached).await;
+    let tag = manifest_path("library/x", &tag);
+
+    registry.set_mode(Mode::Down).await;
+    mirror.advance(PAST_TTL);
+    let response = mirror.get(&list()).await;
+    assert_eq!(response.status, 404);
+    assert_eq!(response.error().await.0, "UNSUPPORTED");
+    let response = mirror.get(&tag).await;
+    assert_eq!(response.status, 200);
+    assert!(warns(&response), "{response:?}");
+
+    let other = format!("/v2/library/x/referrers/{}", sha256(b"other"));
+    assert_eq!(mirror.get(&other).await.status, 502);
+}

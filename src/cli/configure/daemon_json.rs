@@ -14,15 +14,29 @@ use super::setup::Mistake;
 /// A JSON object, its members in order and each value as it is spelt.
 struct Object(Vec<(String, Box<RawValue>)>);
 
-/// Puts each text at the head of the list of its key, unless it is in it.
+/// A text that the list of a key must have, and where it goes if it is not in it.
+pub(super) struct Listed {
+    pub(super) key: &'static str,
+    pub(super) text: String,
+    pub(super) place: Place,
+}
+
+/// A place in a list.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    First,
+    Last,
+}
+
+/// Puts each text into the list of its key.
 ///
 /// # Errors
 /// When `existing` is no JSON object, or one of the keys is no list of texts.
-pub(super) fn merge(existing: &str, lists: &[(&str, String)]) -> Result<String, Mistake> {
+pub(super) fn merge(existing: &str, lists: &[Listed]) -> Result<String, Mistake> {
     let mut object = parse(existing)?;
     let mut is_changed = false;
-    for (key, text) in lists {
-        is_changed |= list_first(existing, &mut object, key, text)?;
+    for listed in lists {
+        is_changed |= list(existing, &mut object, listed)?;
     }
     if !is_changed {
         return Ok(existing.to_owned());
@@ -41,10 +55,11 @@ fn parse(text: &str) -> Result<Object, Mistake> {
 }
 
 /// Whether the list had to be changed.
-fn list_first(existing: &str, object: &mut Object, key: &str, text: &str) -> Result<bool, Mistake> {
+fn list(existing: &str, object: &mut Object, listed: &Listed) -> Result<bool, Mistake> {
+    let Listed { key, text, place } = listed;
     // The engine takes the last of several.
     let Some((_, value)) = object.0.iter_mut().rfind(|(name, _)| name == key) else {
-        object.0.push((key.to_owned(), spelt(&[text.to_owned()])?));
+        object.0.push(((*key).to_owned(), spelt(&[text.clone()])?));
         return Ok(true);
     };
     let mut list: Vec<String> = serde_json::from_str(value.get()).map_err(|_| {
@@ -54,7 +69,10 @@ fn list_first(existing: &str, object: &mut Object, key: &str, text: &str) -> Res
     if list.iter().any(|listed| listed.trim_end_matches('/') == text) {
         return Ok(false);
     }
-    list.insert(0, text.to_owned());
+    match place {
+        Place::First => list.insert(0, text.clone()),
+        Place::Last => list.push(text.clone()),
+    }
     *value = spelt(&list)?;
     Ok(true)
 }
@@ -114,9 +132,10 @@ mod tests {
     use super::*;
 
     fn merge(existing: &str) -> Result<String, Mistake> {
+        let listed = |key, text: &str, place| Listed { key, text: text.to_owned(), place };
         let lists = [
-            ("registry-mirrors", "http://m:5000".to_owned()),
-            ("insecure-registries", "m:5000".to_owned()),
+            listed("registry-mirrors", "http://m:5000", Place::First),
+            listed("insecure-registries", "m:5000", Place::Last),
         ];
         super::merge(existing, &lists)
     }
@@ -124,8 +143,8 @@ mod tests {
     #[test]
     fn the_lists_are_extended_and_the_rest_stays_as_it_is_spelt() {
         let new = "{\n  \"registry-mirrors\": [\"http://m:5000\"],\n  \"insecure-registries\": [\"m:5000\"]\n}\n";
-        let old = "{\n    \"z\": 1.50,\n    \"a\": {\"b\": [1,\n      2]},\n    \"registry-mirrors\": [\"https://b\"]\n}";
-        let extended = "{\n    \"z\": 1.50,\n    \"a\": {\"b\": [1,\n      2]},\n    \"registry-mirrors\": [\"http://m:5000\", \"https://b\"],\n    \"insecure-registries\": [\"m:5000\"]\n}\n";
+        let old = "{\n    \"z\": 1.50,\n    \"a\": {\"b\": [1,\n      2]},\n    \"registry-mirrors\": [\"https://b\"],\n    \"insecure-registries\": [\"b\"]}";
+        let extended = "{\n    \"z\": 1.50,\n    \"a\": {\"b\": [1,\n      2]},\n    \"registry-mirrors\": [\"http://m:5000\", \"https://b\"],\n    \"insecure-registries\": [\"b\", \"m:5000\"]\n}\n";
         for (existing, want) in [("", new), (" \n", new), ("{}", new), (new, new), (old, extended)]
         {
             assert_eq!(merge(existing).unwrap(), want, "{existing}");

@@ -1,7 +1,8 @@
 //! Docker Engine, with either of its image stores.
 
 use super::{
-    daemon_json, hosts_toml,
+    daemon_json::{self, Listed, Place},
+    hosts_toml,
     registry::Registry,
     setup::{File, Setup, Site},
 };
@@ -26,15 +27,23 @@ pub(super) fn setup(site: &Site) -> Setup<'_> {
 }
 
 /// The keys of daemon.json, and what each lists.
-fn lists(site: &Site) -> Vec<(&'static str, String)> {
+fn lists(site: &Site) -> Vec<Listed> {
     let mut lists = Vec::new();
     if serves_bare_names(site) {
-        lists.push(("registry-mirrors", site.mirror.url()));
+        lists.push(Listed {
+            key: "registry-mirrors",
+            text: site.mirror.url(),
+            place: Place::First,
+        });
     }
     if site.mirror.is_plain() {
         // The engine drops the scheme with a warning. But without it, `docker build` in many
-        // versions asks the mirror by https, and then the registry itself.
-        lists.push(("insecure-registries", site.mirror.url()));
+        // versions asks the mirror by https, and then the registry itself. The last entry counts.
+        lists.push(Listed {
+            key: "insecure-registries",
+            text: site.mirror.url(),
+            place: Place::Last,
+        });
     }
     lists
 }
