@@ -41,6 +41,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 const NEGATIVE_TTL: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// What containerd's `ctr` opens at once by itself, so that one pull through Larder asks no more of
+/// upstream than one without.
+const MAX_CONCURRENT: usize = 6;
 
 /// Who may ask when Larder listens beyond loopback and nothing else is said: loopback, private,
 /// carrier-grade NAT (RFC 6598) and unique local (RFC 4193) addresses.
@@ -179,6 +182,11 @@ pub struct Download {
     pub connect_timeout: Duration,
     /// Silence after which a body counts as stalled.
     pub idle_timeout: Duration,
+    /// Whether layers are fetched before the client that pulls their image asks for them.
+    pub prefetch: bool,
+    /// With so many downloads of any kind running, one at least, nothing is prefetched. A client's
+    /// own never waits.
+    pub max_concurrent: usize,
 }
 
 /// `[[upstream]]`
@@ -347,9 +355,13 @@ impl Download {
     fn read(mut section: Section<'_, '_>) -> Download {
         let connect_timeout = section.take("connect_timeout", value::positive_duration);
         let idle_timeout = section.take("idle_timeout", value::positive_duration);
+        let prefetch = section.take("prefetch", value::boolean);
+        let max_concurrent = section.take("max_concurrent", value::positive_count);
         Download {
             connect_timeout: connect_timeout.unwrap_or(CONNECT_TIMEOUT),
             idle_timeout: idle_timeout.unwrap_or(IDLE_TIMEOUT),
+            prefetch: prefetch.unwrap_or(true),
+            max_concurrent: max_concurrent.unwrap_or(MAX_CONCURRENT),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     access::{Access, Peer},
     account::{Account, Accounted, Part, Served},
     metrics::Metrics,
-    mirror::{AheadBytes, Found, Mirror},
+    mirror::{AheadBytes, Found, Mirror, Source},
     oci::{Digest, Reference, Repository},
     pulls::{PulledBlob, Puller, Pulls},
     refused::Refused,
@@ -187,6 +187,10 @@ impl Handler {
             source: blob.source(),
             ahead: blob.ahead_bytes(),
         });
+        let is_kept = blob.source() != Source::Upstream;
+        if is_kept && conditions.want_all(&response::etag(digest)) {
+            self.mirror.prefetch_after(&repository, digest);
+        }
         response::blob(digest, blob, conditions)
     }
 

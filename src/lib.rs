@@ -20,7 +20,7 @@
 //!    that appends upstream's body to a file and hashes it, while any number of clients read
 //!    behind it. The last byte is held back until the digest is right; then the file moves into
 //!    place, and the index is told. Only who wants a part far ahead of the file gets it straight
-//!    from upstream, until the file is there.
+//!    from upstream, until the file is there. Meanwhile idle slots fetch the layers that come after.
 //! 6. [`response`] gives the result its status and headers. When the body has ended, [`account`]
 //!    counts it and [`pulls`] writes one line for the whole image.
 //! 7. What nobody pulls any more leaves: a sweep runs on a schedule, from [`start`].
@@ -105,6 +105,7 @@ pub struct Larder {
     mirror: Arc<Mirror>,
     store: Store,
     sweeps: JoinHandle<()>,
+    prefetching: JoinHandle<()>,
     draining: CancellationToken,
     drain_timeout: Duration,
 }
@@ -191,11 +192,11 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
     let upstreams = set_up_upstreams(&config, own_listeners, &metrics)?;
     // Last of what may fail: once open, it has to be closed.
     let store = Store::open(&config.data_dir, &config.cache, clock.clone(), metrics.clone())?;
-    let cache = config.cache.clone();
     let refused = Refused::new(clock.clone());
     let mirrored = mirrored(&config, &upstreams);
-    let mirror = Arc::new(Mirror::new(store.clone(), mirrored, cache, clock, metrics.clone()));
+    let mirror = Arc::new(Mirror::new(store.clone(), mirrored, &config, clock, metrics.clone()));
     let sweeps = tokio::spawn(sweep_regularly(mirror.clone(), config.cache.sweep_interval));
+    let prefetching = tokio::spawn(mirror.clone().prefetch());
 
     let registry =
         serve_registry(&config, listeners, tls, mirror.clone(), metrics.clone(), refused.clone());
@@ -210,6 +211,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
         mirror,
         store,
         sweeps,
+        prefetching,
         draining,
         drain_timeout: config.drain_timeout,
     })
@@ -231,6 +233,7 @@ impl Larder {
     pub async fn stop(self) {
         let deadline = Instant::now() + self.drain_timeout;
         self.draining.cancel();
+        self.prefetching.abort();
         self.registry.stop(self.drain_timeout).await;
         if timeout_at(deadline, self.mirror.drain()).await.is_err() {
             tracing::warn!("leaving downloads that did not end in time");

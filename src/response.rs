@@ -202,7 +202,8 @@ fn warning(reason: &str) -> String {
     format!("299 - \"served from the mirror's cache: {reason}\"")
 }
 
-fn etag(digest: &Digest) -> String {
+/// The strong, quoted entity tag of content: its digest.
+pub fn etag(digest: &Digest) -> String {
     format!("\"{digest}\"")
 }
 

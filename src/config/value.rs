@@ -42,6 +42,18 @@ pub(super) fn boolean(written: Written<'_>) -> Parsed<'_, bool> {
     }
 }
 
+/// A number of things, at least one.
+pub(super) fn positive_count(written: Written<'_>) -> Parsed<'_, usize> {
+    let value: Option<usize> = match written.value {
+        Value::Toml(DeValue::Integer(number)) if number.radix() == 10 => {
+            number.as_str().parse().ok()
+        }
+        Value::Bare(text) => text.parse().ok(),
+        Value::Toml(_) => None,
+    };
+    written.parsed(value.filter(|count| *count > 0), "no number above zero; write for example 6")
+}
+
 /// A time with its unit, up to 100 years.
 pub(super) fn duration(written: Written<'_>) -> Parsed<'_, Duration> {
     let value = written.as_text().and_then(parse_duration);

@@ -97,8 +97,13 @@ impl Mirror {
             if let Some(reader) = self.store.open_blob(digest).await? {
                 self.ensure_proved(repository, digest, deadline).await?;
                 self.store.touch(digest);
-                self.count(repository, "blob", "hit");
-                return Ok(Blob::new(Some(reader.size()), Origin::Stored(reader)));
+                let size = reader.size();
+                let (result, origin) = match self.prefetch.take_unasked(digest) {
+                    true => ("miss", Origin::Prefetched(reader)),
+                    false => ("hit", Origin::Stored(reader)),
+                };
+                self.count(repository, "blob", result);
+                return Ok(Blob::new(Some(size), origin));
             }
             self.refuse_absent(&Absent::blob(repository, digest))?;
             let Some(download) = self.join_or_start(repository, digest, deadline).await? else {
@@ -123,11 +128,12 @@ impl Mirror {
         if running.repository != *repository {
             self.ensure_proved(repository, digest, deadline).await?;
         }
-        self.count(repository, "blob", "join");
+        let result = if self.prefetch.take_unasked(digest) { "miss" } else { "join" };
+        self.count(repository, "blob", result);
         Ok(Some(running))
     }
 
-    fn running_download(&self, digest: &Digest) -> Option<Arc<Download>> {
+    pub(super) fn running_download(&self, digest: &Digest) -> Option<Arc<Download>> {
         self.downloads().get(digest).cloned()
     }
 
@@ -137,6 +143,21 @@ impl Mirror {
         digest: &Digest,
         deadline: Instant,
     ) -> Result<Option<Arc<Download>>, Error> {
+        let Some(listed) = self.list_download(repository, digest)? else {
+            return Ok(None);
+        };
+        self.count(repository, "blob", "miss");
+        let download = listed.download.clone();
+        self.tasks.spawn(async move { listed.run(deadline).await });
+        Ok(Some(download))
+    }
+
+    /// Puts a new download on the list, to be run. `None`: the blob is there already, or coming.
+    pub(super) fn list_download(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<Listed>, Error> {
         let means = Means {
             store: self.store.clone(),
             upstream: self.upstream(repository)?.clone(),
@@ -151,14 +172,7 @@ impl Mirror {
         let download = Arc::new(Download::new(repository.clone(), digest.clone()));
         downloads.insert(digest.clone(), download.clone());
         drop(downloads);
-        self.count(repository, "blob", "miss");
-        let task = download.clone();
-        let entry = Entry { mirror: self.clone(), digest: digest.clone() };
-        self.tasks.spawn(async move {
-            task.run(&means, deadline).await;
-            drop(entry);
-        });
-        Ok(Some(download))
+        Ok(Some(Listed { mirror: self.clone(), download, means }))
     }
 
     /// Waits until the download can be read, or cannot be had. `None`: it failed for another
@@ -223,14 +237,24 @@ impl Mirror {
     }
 }
 
-/// Takes a download off the list when it has come to an end, also by a panic.
-struct Entry {
+/// A download on the list of those that run. It leaves the list when this is dropped, at its end
+/// or by a panic.
+pub(super) struct Listed {
     mirror: Arc<Mirror>,
-    digest: Digest,
+    download: Arc<Download>,
+    means: Means,
 }
 
-impl Drop for Entry {
+impl Listed {
+    /// Runs the download to its end; `deadline` is for upstream's headers only.
+    pub(super) async fn run(&self, deadline: Instant) {
+        self.download.run(&self.means, deadline).await;
+    }
+}
+
+impl Drop for Listed {
     fn drop(&mut self) {
-        self.mirror.downloads().remove(&self.digest);
+        self.mirror.downloads().remove(&self.download.digest);
+        self.mirror.prefetch.slot_is_idle();
     }
 }

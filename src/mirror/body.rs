@@ -49,6 +49,8 @@ pub struct AheadBytes(Arc<AtomicU64>);
 /// What a blob is read from.
 pub(super) enum Origin {
     Stored(BlobReader),
+    /// Stored ahead of the client that reads it first.
+    Prefetched(BlobReader),
     Growing(Growing),
     Untaken(Untaken),
 }
@@ -68,7 +70,7 @@ impl Blob {
     pub fn source(&self) -> Source {
         match self.origin {
             Origin::Stored(_) => Source::Cache,
-            Origin::Growing(_) => Source::Download,
+            Origin::Prefetched(_) | Origin::Growing(_) => Source::Download,
             Origin::Untaken(_) => Source::Upstream,
         }
     }
@@ -81,7 +83,7 @@ impl Blob {
     /// All bytes.
     pub fn whole(self) -> BlobStream {
         match self.origin {
-            Origin::Stored(reader) => {
+            Origin::Stored(reader) | Origin::Prefetched(reader) => {
                 let all = 0..reader.size();
                 stored(reader, all)
             }
@@ -93,7 +95,7 @@ impl Blob {
     /// The bytes of `range`, which lies within the size and is not empty.
     pub fn part(&mut self, range: Range<u64>) -> BlobStream {
         match &mut self.origin {
-            Origin::Stored(reader) => stored(reader.clone(), range),
+            Origin::Stored(reader) | Origin::Prefetched(reader) => stored(reader.clone(), range),
             Origin::Growing(growing) => follower::part(growing, range, self.ahead.clone()),
             Origin::Untaken(untaken) => untaken.part(range),
         }

@@ -167,7 +167,7 @@ impl Download {
     }
 
     fn give_away(&self, body: BlobBody, reason: &CannotTake) {
-        tracing::warn!(digest = %self.digest, %reason, "the store cannot take a blob; it passes through");
+        tracing::warn!(digest = %self.digest, %reason, "the store cannot take a blob");
         *self.untaken.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
         self.advance(Progress::Untaken(reason.label()));
     }

@@ -115,6 +115,7 @@ impl Mirror {
             }
         };
         self.store.touch(&found.digest);
+        self.note_served(repository, &found);
         Ok(found)
     }
 

@@ -105,6 +105,11 @@ impl Missing {
 }
 
 impl Mirror {
+    /// Whether upstream has just said that there is no such thing. Counts as no look-up.
+    pub(super) fn is_absent(&self, absent: &Absent) -> bool {
+        self.missing.get(absent).is_some()
+    }
+
     /// Fails when upstream has just said that there is no such thing.
     pub(super) fn refuse_absent(&self, absent: &Absent) -> Result<(), Error> {
         let Some(error) = self.missing.get(absent) else {

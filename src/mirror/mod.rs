@@ -16,6 +16,7 @@ mod listing;
 mod manifest;
 mod missing;
 mod passing;
+mod prefetch;
 mod proof;
 mod range;
 mod referrers;
@@ -41,7 +42,7 @@ pub use referrers::ReferrersList;
 
 use crate::{
     clock::Clock,
-    config,
+    config::{self, Config},
     metrics::Metrics,
     oci::{Digest, Registry, Repository},
     store::Store,
@@ -53,6 +54,7 @@ use flight::Flights;
 use listing::{ListFlights, Lists};
 use manifest::{HeadFlights, ManifestFlights};
 use missing::Missing;
+use prefetch::Prefetch;
 use proof::ProofFlights;
 use referrers::ReferrersFlights;
 use tag::{Announcements, TagFlights};
@@ -81,6 +83,7 @@ pub struct Mirror {
     missing: Missing,
     announcements: Announcements,
     downloads: Mutex<HashMap<Digest, Arc<Download>>>,
+    prefetch: Prefetch,
     fetches: ManifestFlights,
     heads: HeadFlights,
     blob_heads: SizeFlights,
@@ -129,7 +132,7 @@ impl Mirror {
     pub fn new(
         store: Store,
         registries: Vec<Mirrored>,
-        rules: config::Cache,
+        config: &Config,
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Mirror {
@@ -137,13 +140,14 @@ impl Mirror {
         Mirror {
             store,
             registries: registries.into_iter().map(named).collect(),
-            missing: Missing::new(rules.negative_ttl, clock.clone()),
-            rules,
+            missing: Missing::new(config.cache.negative_ttl, clock.clone()),
+            rules: config.cache.clone(),
             clock,
             metrics,
             manifests: manifest::memory(),
             announcements: tag::announcements(),
             downloads: Mutex::default(),
+            prefetch: Prefetch::new(&config.download),
             fetches: Flights::default(),
             heads: Flights::default(),
             blob_heads: Flights::default(),

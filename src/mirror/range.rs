@@ -46,6 +46,11 @@ impl ByteRanges {
         (!ranges.is_empty()).then_some(ByteRanges(ranges))
     }
 
+    /// Whether they are written as `bytes=0-`, which is all of any blob.
+    pub fn are_all(&self) -> bool {
+        self.0 == [ByteRange::From { first: 0, last: None }]
+    }
+
     /// The bytes meant in a blob of `size` bytes, in the order asked for: at least one part, none
     /// empty, none past the end, no two that overlap, and so no more bytes than the blob has.
     /// What cannot be satisfied is left out.

@@ -91,6 +91,14 @@ impl Children {
         manifests.iter().chain(config).chain(layers)
     }
 
+    /// The layers, base first; an index has none.
+    pub fn layers(&self) -> &[Descriptor] {
+        match self {
+            Children::Index(_) => &[],
+            Children::Image { layers, .. } => layers,
+        }
+    }
+
     /// The digests of [`Children::descriptors`].
     pub fn digests(&self) -> impl Iterator<Item = &Digest> {
         self.descriptors().map(|descriptor| &descriptor.digest)

@@ -241,6 +241,11 @@ impl Upstream {
         self.inner.health.answered_within(time)
     }
 
+    /// Whether upstream asked us to wait, and the time is not over.
+    pub fn wants_pause(&self) -> bool {
+        self.inner.health.pause_left().is_some()
+    }
+
     /// Whether upstream answers now: one `GET /v2/`, shared by all who ask at once, at most `limit`.
     pub async fn probe(&self, limit: Duration) -> bool {
         let upstream = self.clone();

@@ -33,6 +33,7 @@ mod log;
 mod memory;
 mod metrics;
 mod parts;
+mod prefetch;
 mod proof;
 mod pull;
 mod referrers;

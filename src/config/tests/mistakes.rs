@@ -26,6 +26,14 @@ const MISTAKES: &[(&str, &str)] = &[
         r#"larder.toml:2: download.idle_timeout: "1000y" is no duration; write for example "30s" or "1h 30m""#,
     ),
     (
+        "[download]\nmax_concurrent = 0",
+        "larder.toml:2: download.max_concurrent: 0 is no number above zero; write for example 6",
+    ),
+    (
+        "[download]\nmax_concurrent = \"6\"",
+        r#"larder.toml:2: download.max_concurrent: "6" is no number above zero; write for example 6"#,
+    ),
+    (
         "drain_timeout = \"never\"",
         r#"larder.toml:1: drain_timeout: "never" is no duration; write for example "30s" or "1h 30m""#,
     ),

@@ -46,6 +46,8 @@ fn build(endpoints: Vec<Endpoint>, trusted_realms: &[&str]) -> Upstream {
     let limits = config::Download {
         connect_timeout: Duration::from_millis(500),
         idle_timeout: Duration::from_millis(300),
+        prefetch: false,
+        max_concurrent: 1,
     };
     Upstream::new(&config, &limits, Arc::new([]), Arc::new(Metrics::new())).unwrap()
 }
