@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::{ALIVE, Error, Mirror, PROBE_TIMEOUT, Source, flight::Flights, missing::Absent};
 use crate::{
     oci::{
-        Algorithm, Children, Digest, MAX_NESTING, Manifest, Reference, RefusedManifest, Repository,
+        self, Algorithm, Children, Digest, MAX_NESTING, Manifest, Reference, RefusedManifest,
+        Repository,
     },
     upstream::{self, FetchedManifest, ManifestHead},
 };
@@ -87,11 +88,12 @@ impl Found {
         }
     }
 
-    /// What upstream's HEAD told. `None` when it left something out.
+    /// What upstream's HEAD told. `None` when it left something out, or has a type that is no
+    /// manifest's: then the manifest itself has to tell.
     pub(super) fn announced(head: ManifestHead) -> Option<Found> {
         Some(Found {
             digest: head.digest?,
-            media_type: head.media_type?,
+            media_type: head.media_type.filter(|media_type| oci::is_manifest_type(media_type))?,
             size: head.size?,
             content: None,
             stale: None,

@@ -2,26 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Digest;
 
-/// A pointer from one piece of content to another.
+/// A pointer from one piece of content to another. `null` is read as what is not there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// The type of the content pointed to.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_nothing")]
     pub media_type: String,
     /// Its name.
     pub digest: Digest,
     /// Its size in bytes, as the manifest's author says: a hint, never stored as the blob's own.
     pub size: u64,
     /// Where else the content may be had. A layer with `urls` need not be in the registry.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Vec::is_empty")]
     pub urls: Vec<String>,
     /// Free notes, such as `vnd.docker.reference.type`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -36,4 +36,12 @@ impl Descriptor {
     pub fn is_empty_object(&self) -> bool {
         self.size == 2 && self.digest == Digest::of(self.digest.algorithm(), b"{}")
     }
+}
+
+fn or_nothing<'de, D, T>(value: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Digest, OCI_INDEX, OCI_MANIFEST};
+use super::{Descriptor, Digest, OCI_INDEX, OCI_MANIFEST, is_manifest_type};
 
 /// The largest manifest that is accepted, in bytes (distribution-spec asks for at least 4 MiB).
 pub const MAX_MANIFEST_BYTES: u64 = 4 * 1024 * 1024;
@@ -148,10 +148,13 @@ impl Raw {
     fn children(self) -> Result<Children, RefusedManifest> {
         let children = match (self.manifests, self.config, self.layers) {
             (Some(manifests), None, None) => Children::Index(manifests),
-            (None, Some(config), Some(layers)) => Children::Image { config, layers },
+            // `layers` is required, and yet there are images without, which registries took.
+            (None, Some(config), layers) => {
+                Children::Image { config, layers: layers.unwrap_or_default() }
+            }
             (Some(_), _, _) => return Err(RefusedManifest::Ambiguous),
-            (None, _, _) => {
-                let message = "neither 'manifests' nor 'config' and 'layers'".to_owned();
+            (None, None, _) => {
+                let message = "neither 'manifests' nor 'config'".to_owned();
                 return Err(RefusedManifest::Malformed(message));
             }
         };
@@ -162,13 +165,10 @@ impl Raw {
     }
 }
 
-fn is_manifest_type(media_type: &str) -> bool {
-    [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].contains(&media_type)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::{DOCKER_LIST, DOCKER_MANIFEST};
 
     fn descriptor() -> String {
         format!(r#"{{"mediaType":"x","digest":"sha256:{}","size":1}}"#, "0".repeat(64))

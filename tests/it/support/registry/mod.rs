@@ -125,8 +125,19 @@ impl FakeRegistry {
     /// Puts a manifest of any type into a repository.
     pub fn put_manifest(&self, repository: &str, media_type: &str, manifest: &Bytes) -> Digest {
         let digest = sha256(manifest);
-        self.content(|content| content.put_manifest(repository, media_type, &digest, manifest));
+        self.put_manifest_as(repository, media_type, &digest, manifest);
         digest
+    }
+
+    /// Puts a manifest under a digest of the test's choice.
+    pub fn put_manifest_as(
+        &self,
+        repository: &str,
+        media_type: &str,
+        digest: &Digest,
+        manifest: &Bytes,
+    ) {
+        self.content(|content| content.put_manifest(repository, media_type, digest, manifest));
     }
 
     /// Lets a tag mean this manifest from now on.
