@@ -357,3 +357,6 @@ async fn sweep_regularly(mirror: Arc<Mirror>, interval: Duration) {
         mirror.sweep().await;
     }
 }
+
+#[cfg(test)]
+mod properties;

@@ -212,6 +212,9 @@ fn nibble(digit: u8) -> Result<u8, InvalidDigest> {
 }
 
 #[cfg(test)]
+pub(super) mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -114,8 +114,7 @@ impl FromStr for Registry {
     fn from_str(text: &str) -> Result<Registry, InvalidName> {
         let text = text.to_ascii_lowercase();
         let (host, port) = split_port(&text);
-        let port_is_valid = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-        if text.len() > 255 || !port_is_valid || !is_host(host) {
+        if text.len() > 255 || !port.is_none_or(is_port) || !is_host(host) {
             return Err(InvalidName::Registry);
         }
         Ok(Registry(text.into()))
@@ -227,6 +226,11 @@ fn split_port(text: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// Digits only: `parse` alone would take a sign.
+fn is_port(port: &str) -> bool {
+    port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
 fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return address.parse::<std::net::Ipv6Addr>().is_ok();
@@ -250,6 +254,9 @@ fn is_name_component(component: &str) -> bool {
 fn is_separator(text: &str) -> bool {
     matches!(text, "." | "_" | "__") || text.bytes().all(|byte| byte == b'-')
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
@@ -300,7 +307,20 @@ mod tests {
         {
             assert!(good.parse::<Registry>().is_ok(), "{good}");
         }
-        for bad in ["", "a/b", "a:b", "a:0", "a:65536", "a..b", "-a", "user@host", "a b", "[::g]"] {
+        for bad in [
+            "",
+            "a/b",
+            "a:b",
+            "a:0",
+            "a:65536",
+            "a:+1",
+            "a:",
+            "a..b",
+            "-a",
+            "user@host",
+            "a b",
+            "[::g]",
+        ] {
             assert!(bad.parse::<Registry>().is_err(), "{bad}");
         }
     }

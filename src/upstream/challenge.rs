@@ -7,6 +7,8 @@ use std::{iter::Peekable, str::Chars};
 
 use http::{HeaderMap, header::WWW_AUTHENTICATE};
 
+use super::quoted::rest_of_quoted;
+
 /// A way to authenticate that Larder speaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
@@ -94,15 +96,7 @@ fn value(rest: &mut Peekable<Chars<'_>>) -> String {
     if rest.next_if_eq(&'"').is_none() {
         return take(rest, |c| !c.is_ascii_whitespace() && c != ',');
     }
-    let mut value = String::new();
-    while let Some(c) = rest.next() {
-        match c {
-            '"' => break,
-            '\\' => value.extend(rest.next()),
-            _ => value.push(c),
-        }
-    }
-    value
+    rest_of_quoted(rest)
 }
 
 fn is_word(c: char) -> bool {
@@ -120,6 +114,9 @@ fn take(rest: &mut Peekable<Chars<'_>>, taken: impl Fn(char) -> bool) -> String 
     }
     text
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {

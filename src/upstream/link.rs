@@ -1,8 +1,10 @@
 //! `Link` (RFC 8288), as far as it says where a list goes on.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, header::LINK};
 
-use super::{Error, answer::Answer};
+use super::{Error, answer::Answer, quoted::rest_of_quoted};
 
 /// The query that asks for the page after this one. The rest of the link is not used: a registry
 /// behind a proxy may name a host, a scheme or a path that leads nowhere, and none but the list's
@@ -41,12 +43,20 @@ fn is_next(parameters: &str) -> bool {
         let (parameter, others) = split_unquoted(rest, ';');
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         if name.trim().eq_ignore_ascii_case("rel") {
-            let mut relations = value.trim().trim_matches('"').split_ascii_whitespace();
+            let relations = unquoted(value.trim());
+            let mut relations = relations.split_ascii_whitespace();
             return relations.any(|relation| relation.eq_ignore_ascii_case("next"));
         }
         rest = others;
     }
     false
+}
+
+fn unquoted(value: &str) -> Cow<'_, str> {
+    match value.strip_prefix('"') {
+        Some(quoted) => rest_of_quoted(&mut quoted.chars()).into(),
+        None => value.into(),
+    }
 }
 
 /// Splits at the first separator outside of quotes; without one, nothing is left over.
@@ -65,6 +75,9 @@ fn split_unquoted(text: &str, separator: char) -> (&str, &str) {
     };
     text.split_once(is_end).unwrap_or((text, ""))
 }
+
+#[cfg(test)]
+mod properties;
 
 #[cfg(test)]
 mod tests {
@@ -88,6 +101,8 @@ mod tests {
             ("<a; rel=next", None),
             ("a; rel=next", None),
             (r#"<a>; rel="next"#, Some("a")),
+            (r#"<a>; rel="ne\xt""#, Some("a")),
+            (r#"<a>; rel="ne\\xt""#, None),
             (r#"<a>; title="open, <b>; rel=next"#, None),
             ("><,;\"=", None),
             ("", None),

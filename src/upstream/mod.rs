@@ -8,6 +8,7 @@
 //! - `client`, over `connector`, `tls` and `guard`: one request on one connection;
 //! - `answer` and `body`: what comes back; `health`: what it says of upstream;
 //! - `tags` and `referrers`, over `link`: lists that come in pages;
+//! - `quoted`: how headers quote;
 //! - `trust`: which hosts belong together.
 
 use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
@@ -40,6 +41,7 @@ mod error;
 mod guard;
 mod health;
 mod link;
+mod quoted;
 mod redirect;
 mod referrers;
 mod tags;
