@@ -3,6 +3,8 @@
 //! A key is asked for in one place, with its parser and its default; `reader` finds it on the
 //! command line, in the environment and in the file, and knows by that which keys there are.
 
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -241,8 +243,13 @@ impl Config {
             Some(path) => read_file(path)?,
             None => String::new(),
         };
-        let document = Document { path, text: &text };
-        let table = DeTable::parse(&text).map_err(|error| syntax_error(document, &error))?;
+        Config::parse(sources, path, &text)
+    }
+
+    /// Reads what the file at `path` holds, and the other sources.
+    fn parse(sources: &Sources, path: &Path, text: &str) -> Result<Config, ConfigError> {
+        let document = Document { path, text };
+        let table = DeTable::parse(text).map_err(|error| syntax_error(document, &error))?;
         let mut reader = Reader::new(sources, document, table.get_ref());
         let mut config = Config::read(&mut reader, sources);
         (config.written_at, config.warnings) = reader.finish()?;

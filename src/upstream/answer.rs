@@ -169,7 +169,7 @@ fn describe(request: &str, status: StatusCode, said: Option<&str>) -> String {
 
 /// The message in an error body of the registry API (`errors`), of OAuth2 (RFC 6749 §5.2) or of
 /// Docker Hub (`details`), in printable characters.
-fn said_in(body: &[u8]) -> Option<String> {
+pub(super) fn said_in(body: &[u8]) -> Option<String> {
     let json: Value = serde_json::from_slice(body).ok()?;
     let first = json.pointer("/errors/0").unwrap_or(&json);
     let words = ["code", "error", "message", "error_description", "details"]

@@ -19,7 +19,7 @@ pub(super) fn next_query(answer: &Answer) -> Result<Option<String>, Error> {
 }
 
 /// The target of the first link with the relation `next`. What is not understood is skipped.
-fn next(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn next(headers: &HeaderMap) -> Option<&str> {
     headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok()).find_map(next_in)
 }
 

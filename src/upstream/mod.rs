@@ -38,6 +38,8 @@ mod connector;
 mod credentials;
 mod endpoint;
 mod error;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod guard;
 mod health;
 mod link;

@@ -47,10 +47,15 @@ impl Endpoint {
     }
 }
 
-async fn tags_of(answer: Answer) -> Result<impl Iterator<Item = Tag>, Error> {
+async fn tags_of(answer: Answer) -> Result<Vec<Tag>, Error> {
     let wrong = answer.describe(Some("the answer is no list of tags"));
     let body = answer.whole_body()?.collect(MAX_PAGE_BYTES).await?;
-    let page: Page = serde_json::from_slice(&body).map_err(|_| Error::Invalid(wrong))?;
+    named_in(&body).ok_or(Error::Invalid(wrong))
+}
+
+/// The tags on a page. `None`: it is none.
+pub(super) fn named_in(body: &[u8]) -> Option<Vec<Tag>> {
+    let page: Page = serde_json::from_slice(body).ok()?;
     let named = page.tags.into_iter().flatten().flatten();
-    Ok(named.filter_map(|tag| tag.parse().ok()))
+    Some(named.filter_map(|tag| tag.parse().ok()).collect())
 }

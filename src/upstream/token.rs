@@ -220,16 +220,16 @@ async fn token(answer: Answer) -> Result<Token, Error> {
     }
     let unusable = Error::Unreachable(answer.describe(Some("no token in the answer")));
     let body = answer.body.collect(MAX_ANSWER).await?;
-    let Ok(issued) = serde_json::from_slice::<Issued>(&body) else {
-        return Err(unusable);
-    };
-    let lifetime = issued.lifetime();
-    let value = [issued.token, issued.access_token]
-        .into_iter()
-        .flatten()
-        .find(|value| !value.is_empty())
-        .ok_or(unusable)?;
+    let (value, lifetime) = issued(&body).ok_or(unusable)?;
     Ok(Token { value, received, lifetime })
+}
+
+/// The token in the body of an answer, and how long it is used.
+pub(super) fn issued(body: &[u8]) -> Option<(String, Duration)> {
+    let issued: Issued = serde_json::from_slice(body).ok()?;
+    let lifetime = issued.lifetime();
+    let mut values = [issued.token, issued.access_token].into_iter().flatten();
+    Some((values.find(|value| !value.is_empty())?, lifetime))
 }
 
 /// 401 is a refusal, so are 400 and 403 when a token server explains them; a firewall's page is not.
