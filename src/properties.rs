@@ -9,8 +9,11 @@ use proptest::{
     collection, option,
     prelude::{Strategy, any, prop_assert_eq},
     sample::{Index, select},
-    test_runner::{Config, TestRunner},
+    test_runner::{Config, TestCaseResult, TestRunner},
 };
+
+/// How many inputs there are for each that `PROPTEST_CASES` asks for.
+const EAGERNESS: u32 = 8;
 
 /// Asserts that both readings agree on what `inputs` generates, where `None` is a refusal, and
 /// that the inputs are of use: of twenty, at least one is accepted and one refused.
@@ -19,21 +22,25 @@ pub fn assert_same<S: Strategy, T: PartialEq + Debug>(
     parsed: impl Fn(&S::Value) -> Option<T>,
     expected: impl Fn(&S::Value) -> Option<T>,
 ) {
-    let defaults = Config::default();
-    let cases = defaults.cases * 8;
-    let accepted = Cell::new(0);
-    let compare = |input| {
+    let (all, accepted) = (Cell::new(0), Cell::new(0));
+    try_many(inputs, |input| {
         let (parsed, expected) = (parsed(&input), expected(&input));
+        all.set(all.get() + 1);
         accepted.set(accepted.get() + u32::from(expected.is_some()));
         prop_assert_eq!(parsed, expected);
         Ok(())
-    };
-    let config = Config { cases, failure_persistence: None, ..defaults };
-    if let Err(difference) = TestRunner::new(config).run(&inputs, compare) {
-        panic!("{difference}");
-    }
-    let (accepted, least) = (accepted.get(), cases / 20);
-    assert!((least..=cases - least).contains(&accepted), "{accepted} of {cases} are accepted");
+    });
+    let (all, accepted) = (all.get(), accepted.get());
+    let least = all / 20;
+    assert!((least..=all - least).contains(&accepted), "{accepted} of {all} are accepted");
+}
+
+/// Asserts that `check` does not panic on what `inputs` generates.
+pub fn assert_always<S: Strategy>(inputs: S, check: impl Fn(S::Value)) {
+    try_many(inputs, |input| {
+        check(input);
+        Ok(())
+    });
 }
 
 /// What `texts` generates with at most two letters more, less or other, those of `spice`.
@@ -52,4 +59,14 @@ where
         }
         letters.into_iter().collect()
     })
+}
+
+/// A failure is told with the least input that has it.
+fn try_many<S: Strategy>(inputs: S, check: impl Fn(S::Value) -> TestCaseResult) {
+    let defaults = Config::default();
+    let cases = defaults.cases * EAGERNESS;
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..defaults });
+    if let Err(failure) = runner.run(&inputs, check) {
+        panic!("{failure}");
+    }
 }

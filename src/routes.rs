@@ -12,6 +12,8 @@ mod page;
 mod path;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;

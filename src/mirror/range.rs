@@ -111,6 +111,9 @@ fn overlap(parts: &[Range<u64>]) -> bool {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -74,6 +74,9 @@ fn number(text: &str) -> Result<usize, RouteError> {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::oci::Tag;
