@@ -42,7 +42,9 @@ fuzz_target!(|data: &[u8]| {
 
 fn check(route: Route) {
     match route.endpoint {
-        Endpoint::Manifest { repository, .. } | Endpoint::Blob { repository, .. } => {
+        Endpoint::Manifest { repository, .. }
+        | Endpoint::Blob { repository, .. }
+        | Endpoint::Referrers { repository, .. } => {
             assert_eq!(repository.to_string().parse(), Ok(repository));
         }
         Endpoint::Tags { page, .. } | Endpoint::Catalog { page, .. } => {

@@ -162,8 +162,9 @@ impl Mirror {
             .filter(|cached| self.age(cached.checked_at).is_some_and(|age| age < mirrored.tag_ttl))
     }
 
-    /// Waits for upstream: as long as the client may wait when nothing is cached, else only for
-    /// the patience of one that can be served without. What was begun ends in the background.
+    /// Waits for upstream: as long as the client may wait when nothing is cached that could be served
+    /// instead, else only for the patience of one that can do without. What was begun ends in the
+    /// background.
     pub(super) async fn ask<T>(
         &self,
         mirrored: &Mirrored,
@@ -171,7 +172,11 @@ impl Mirror {
         deadline: Instant,
         question: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let until = if cached.is_some() { self.patience(mirrored).min(deadline) } else { deadline };
+        let is_spare = |cached: &Cached| !self.is_too_old(cached.checked_at);
+        let until = match cached.as_ref().is_some_and(is_spare) {
+            true => self.patience(mirrored).min(deadline),
+            false => deadline,
+        };
         let Ok(answer) = timeout_at(until, question).await else {
             mirrored.note_outage();
             return Err(Error::late());

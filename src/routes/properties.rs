@@ -48,6 +48,9 @@ fn asked(routes: &Routes, request: &Request) -> Option<String> {
         }
         Endpoint::Blob { repository, digest } => format!("blob {repository} {digest}"),
         Endpoint::Tags { repository, name, .. } => format!("tags {repository} as {name}"),
+        Endpoint::Referrers { repository, subject, .. } => {
+            format!("referrers {repository} {subject}")
+        }
         Endpoint::Catalog { .. } => "catalog".to_owned(),
     })
 }
@@ -94,7 +97,9 @@ fn expected(request: &Request) -> Option<String> {
         "manifest" if last.parse::<Reference>().is_ok() => {
             Some(format!("manifest {repository} {last}"))
         }
-        "blob" if last.parse::<Digest>().is_ok() => Some(format!("blob {repository} {last}")),
+        "blob" | "referrers" if last.parse::<Digest>().is_ok() => {
+            Some(format!("{} {repository} {last}", reading.kind))
+        }
         "tags" => Some(format!("tags {repository} as {}", reading.name)),
         _ => None,
     }
@@ -145,7 +150,9 @@ fn readings(path: &str) -> Vec<Reading<'_>> {
         if let Some(name) = rest.strip_suffix("/tags/list") {
             readings.push(found(name, "tags", ""));
         }
-        for (infix, kind) in [("/manifests/", "manifest"), ("/blobs/", "blob")] {
+        let infixes =
+            [("/manifests/", "manifest"), ("/blobs/", "blob"), ("/referrers/", "referrers")];
+        for (infix, kind) in infixes {
             for (place, _) in rest.char_indices() {
                 let (name, behind) = rest.split_at(place);
                 let last = behind.strip_prefix(infix).filter(|last| !last.contains('/'));
@@ -196,9 +203,9 @@ fn paths() -> impl Strategy<Value = String> {
     let leading = select(names).prop_map(|name| format!("{name}/"));
     let leading = option::weighted(0.4, leading).prop_map(Option::unwrap_or_default);
     let name = string_regex(
-        "(manifests|blobs|tags|list|v2|a|b_c|library)(/(manifests|blobs|tags/list|a)){0,2}",
+        "(manifests|blobs|tags|list|v2|a|b_c|library)(/(manifests|blobs|referrers|tags/list|a)){0,2}",
     );
-    let digest = string_regex("/blobs/sha256:[0-9a-f]{64}").unwrap();
+    let digest = string_regex("/(blobs|referrers)/sha256:[0-9a-f]{64}").unwrap();
     let reference = string_regex("/manifests/([a-c0-9]{1,3}|sha256:[0-9a-f]{64})").unwrap();
     let fixed = select(vec!["/tags/list", "/_catalog", "", "/blobs/uploads/"]);
     let rest = prop_oneof![2 => digest, 4 => reference, 2 => fixed.prop_map(str::to_owned)];

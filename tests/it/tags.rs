@@ -264,6 +264,26 @@ async fn a_tag_is_stale_for_max_stale_at_most() {
     assert_eq!(mirror.get(TAG).await.status / 100, 5);
 }
 
+/// Who cannot be served a tag because it is too old waits for upstream like one that has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_that_is_too_old_is_worth_waiting_for() {
+    let registry = FakeRegistry::start().await;
+    let image = Image::random(11);
+    registry.put_image("library/x", "latest", &image);
+    let mirror = TestMirror::builder()
+        .upstream(Upstream::docker_io(&registry))
+        .set("cache.max_stale", "1h")
+        .set("cache.check_timeout", "1ms")
+        .start()
+        .await;
+    mirror.pull("library/x", "latest", &image).await;
+    registry.on("HEAD", TAG, Fault::delay(Duration::from_millis(300)));
+
+    mirror.advance(Duration::from_secs(2 * 3600));
+    let response = mirror.get(TAG).await;
+    assert_eq!((response.status, response.header("warning")), (200, None));
+}
+
 /// A manifest that many want for the first time is fetched once, however their look-ups and the
 /// fetch interleave: each GET counts as a pull on Docker Hub.
 #[tokio::test(flavor = "multi_thread")]

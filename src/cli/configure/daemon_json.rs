@@ -59,7 +59,7 @@ fn list(existing: &str, object: &mut Object, listed: &Listed) -> Result<bool, Mi
     let Listed { key, text, place } = listed;
     // The engine takes the last of several.
     let Some((_, value)) = object.0.iter_mut().rfind(|(name, _)| name == key) else {
-        object.0.push(((*key).to_owned(), spelt(&[text.clone()])?));
+        object.0.push(((*key).to_owned(), spelt(std::slice::from_ref(text))?));
         return Ok(true);
     };
     let mut list: Vec<String> = serde_json::from_str(value.get()).map_err(|_| {
