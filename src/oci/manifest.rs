@@ -118,9 +118,8 @@ struct Raw {
 
 impl Raw {
     fn refuse_schema_1(&self, content_type: Option<&str>) -> Result<(), RefusedManifest> {
-        let typed_as_1 = content_type.is_some_and(|kind| kind.contains("manifest.v1+"));
-        let is_docker_1 = typed_as_1 && content_type.is_some_and(|kind| kind.contains("docker"));
-        if self.schema_version == 1 || is_docker_1 {
+        let types = [content_type, self.media_type.as_deref()];
+        if self.schema_version == 1 || types.into_iter().flatten().any(is_schema_1_type) {
             return Err(RefusedManifest::Schema1);
         }
         if self.schema_version != 2 {
@@ -163,6 +162,10 @@ impl Raw {
         }
         Ok(children)
     }
+}
+
+fn is_schema_1_type(media_type: &str) -> bool {
+    media_type.contains("docker") && media_type.contains("manifest.v1+")
 }
 
 #[cfg(test)]
@@ -220,6 +223,8 @@ mod tests {
             parse(r#"{"schemaVersion":2,"manifests":[]}"#, Some(prettyjws)),
             Err(RefusedManifest::Schema1)
         );
+        let typed = format!(r#"{{"schemaVersion":2,"mediaType":"{prettyjws}","manifests":[]}}"#);
+        assert_eq!(parse(&typed, None), Err(RefusedManifest::Schema1));
     }
 
     #[test]
