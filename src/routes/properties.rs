@@ -144,7 +144,10 @@ fn readings(path: &str) -> Vec<Reading<'_>> {
         if rest == "_catalog" {
             readings.push(found("", "catalog", ""));
         }
-        if let Some(name) = rest.strip_suffix("/_catalog").filter(|name| !name.contains('/')) {
+        if let Some(name) = rest.strip_suffix("/_catalog")
+            && !name.is_empty()
+            && !name.contains('/')
+        {
             readings.push(found(name, "catalog", ""));
         }
         if let Some(name) = rest.strip_suffix("/tags/list") {
