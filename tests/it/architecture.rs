@@ -75,7 +75,8 @@ impl Source {
         let path = file.strip_prefix(root).unwrap().with_extension("");
         let path = path.to_str().unwrap().trim_end_matches("/mod").to_owned();
         let text = fs::read_to_string(file).unwrap();
-        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        // Unit tests come last in a file, and may name anything.
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         let code = |line: &&str| !line.trim_start().starts_with("//");
         let text = text.lines().filter(code).collect::<Vec<_>>().join("\n");
         Source { path, text }
