@@ -88,8 +88,8 @@ fn spelt(list: &[String]) -> Result<Box<RawValue>, Mistake> {
 /// What stands before the first member, if it is on a line of its own.
 fn indentation(text: &str) -> &str {
     let first = text.find('"').and_then(|quote| text.get(..quote));
-    let before = first.and_then(|before| before.rsplit_once('\n'));
-    before.map_or("  ", |(_, indentation)| indentation)
+    let line = first.and_then(|before| before.rsplit_once('\n')).map(|(_, line)| line);
+    line.filter(|line| line.trim().is_empty()).unwrap_or("  ")
 }
 
 impl Object {
@@ -145,8 +145,16 @@ mod tests {
         let new = "{\n  \"registry-mirrors\": [\"http://m:5000\"],\n  \"insecure-registries\": [\"m:5000\"]\n}\n";
         let old = "{\n    \"z\": 1.50,\n    \"a\": {\"b\": [1,\n      2]},\n    \"registry-mirrors\": [\"https://b\"],\n    \"insecure-registries\": [\"b\"]}";
         let extended = "{\n    \"z\": 1.50,\n    \"a\": {\"b\": [1,\n      2]},\n    \"registry-mirrors\": [\"http://m:5000\", \"https://b\"],\n    \"insecure-registries\": [\"b\", \"m:5000\"]\n}\n";
-        for (existing, want) in [("", new), (" \n", new), ("{}", new), (new, new), (old, extended)]
-        {
+        let late = "\n{\"a\":1}";
+        let later = new.replacen("{\n", "{\n  \"a\": 1,\n", 1);
+        for (existing, want) in [
+            ("", new),
+            (" \n", new),
+            ("{}", new),
+            (new, new),
+            (old, extended),
+            (late, later.as_str()),
+        ] {
             assert_eq!(merge(existing).unwrap(), want, "{existing}");
         }
     }
