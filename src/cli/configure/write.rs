@@ -3,7 +3,8 @@
 
 use std::{
     fmt::Write as _,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
 };
@@ -127,7 +128,7 @@ impl Merge {
         let mode = if self.existing.is_some() { PRIVATE_MODE } else { NEW_MODE };
         let mode = fs::Permissions::from_mode(mode);
         let file = tempfile::Builder::new().permissions(mode).tempfile_in(directory)?;
-        fs::write(file.path(), &self.merged)?;
+        file.as_file().write_all(self.merged.as_bytes())?;
         if self.existing.is_some() {
             let old = fs::metadata(&self.target)?;
             let new = file.as_file().metadata()?;
