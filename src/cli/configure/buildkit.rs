@@ -48,8 +48,8 @@ fn merge(existing: &str, site: &Site) -> Result<String, Mistake> {
             toml.set(&table, "http", true)?;
         }
     }
-    if site.mirror.is_plain() {
-        toml.set(&["registry", mirror], "http", true)?;
+    if site.mirror.is_plain() || toml.get(&["registry", mirror, "http"]).is_some() {
+        toml.set(&["registry", mirror], "http", site.mirror.is_plain())?;
     }
     Ok(toml.into_text_below(HEADER))
 }
@@ -58,24 +58,38 @@ fn merge(existing: &str, site: &Site) -> Result<String, Mistake> {
 mod tests {
     use super::{super::registry::Registry, *};
 
-    #[test]
-    fn what_is_there_stays() {
+    fn site(mirror: &str) -> Site {
         let registry = |name: &str, server: &str| Registry {
             name: name.to_owned(),
             server: server.to_owned(),
             is_default: false,
         };
-        let site = Site {
-            mirror: "http://m:5000".parse().unwrap(),
+        Site {
+            mirror: mirror.parse().unwrap(),
             registries: vec![
                 registry("docker.io", "https://registry-1.docker.io"),
                 registry("r.corp:5000", "http://r.corp:5000"),
             ],
             root: None,
-        };
+        }
+    }
+
+    #[test]
+    fn what_is_there_stays() {
+        let site = site("http://m:5000");
         let before = "debug = true # why\n[registry.\"docker.io\"]\n  mirrors = [\"old\"]\n  ca=[\"x\"]\n[worker.oci]\n  gc = true\n";
         let after = "debug = true # why\n[registry.\"docker.io\"]\n  mirrors = [\"m:5000/docker.io\", \"old\"]\n  ca=[\"x\"]\n\n[registry.\"r.corp:5000\"]\nmirrors = [\"m:5000/r.corp:5000\"]\nhttp = true\n\n[registry.\"m:5000\"]\nhttp = true\n[worker.oci]\n  gc = true\n";
         assert_eq!(merge(before, &site).unwrap(), after);
         assert_eq!(merge(after, &site).unwrap(), after);
+    }
+
+    #[test]
+    fn a_mirror_that_speaks_tls_now_is_asked_by_it() {
+        let plain = merge("", &site("http://m:5000")).unwrap();
+        let tls = plain
+            .replace("[registry.\"m:5000\"]\nhttp = true", "[registry.\"m:5000\"]\nhttp = false");
+        assert_ne!(tls, plain);
+        assert_eq!(merge(&plain, &site("https://m:5000")).unwrap(), tls);
+        assert_eq!(merge(&tls, &site("http://m:5000")).unwrap(), plain);
     }
 }
