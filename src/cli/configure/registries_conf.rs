@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use toml_edit::{ArrayOfTables, Item, Table};
+use toml_edit::{ArrayOfTables, Item, Table, TableLike, Value};
 
 use super::{
     mirror::Mirror,
     registry::Registry,
     setup::{File, Mistake, Setup, Site},
-    toml_text::Toml,
+    toml_text::{Toml, set_in},
 };
 
 /// The file that is read first.
@@ -83,11 +83,19 @@ fn definitions(site: &Site) -> BTreeMap<String, String> {
         let text = site.read(&path).unwrap_or_default();
         // What cannot be read defines nothing; the client will say so.
         let Ok(toml) = Toml::parse(&text) else { continue };
-        let tables = toml.get(&["registry"]).and_then(Item::as_array_of_tables);
-        let prefixes = tables.into_iter().flatten().filter_map(prefix);
+        let prefixes = tables(&toml).filter_map(prefix);
         definitions.extend(prefixes.map(|prefix| (prefix.to_owned(), path.clone())));
     }
     definitions
+}
+
+/// The tables of all registries, also where they are written inline.
+fn tables<'a>(toml: &'a Toml<'_>) -> impl Iterator<Item = &'a dyn TableLike> {
+    let item = toml.get(&["registry"]);
+    let apart = item.and_then(Item::as_array_of_tables).into_iter().flatten();
+    let inline = item.and_then(Item::as_array).into_iter().flatten();
+    let inline = inline.filter_map(Value::as_inline_table);
+    apart.map(|table| table as &dyn TableLike).chain(inline.map(|table| table as &dyn TableLike))
 }
 
 fn merge(existing: &str, registries: &[&Registry], mirror: &Mirror) -> Result<String, Mistake> {
@@ -103,7 +111,7 @@ fn merge(existing: &str, registries: &[&Registry], mirror: &Mirror) -> Result<St
 
 /// Puts the mirror first among those of a registry, unless it is one of them.
 fn add(tables: &mut ArrayOfTables, registry: &Registry, mirror: &Mirror) -> Result<(), Mistake> {
-    let is_it = |table: &&mut Table| prefix(table) == Some(&registry.name);
+    let is_it = |table: &&mut Table| prefix(*table) == Some(&registry.name);
     let Some(table) = tables.iter_mut().find(is_it) else {
         tables.push(registry_table(registry, mirror));
         return Ok(());
@@ -115,10 +123,13 @@ fn add(tables: &mut ArrayOfTables, registry: &Registry, mirror: &Mirror) -> Resu
         return Err(Mistake::of_all(message));
     };
     let location = location(registry, mirror);
-    if !mirrors.iter().any(|table| text(table, "location") == Some(&location)) {
-        let ours = mirror_table(registry, mirror);
-        *mirrors = std::iter::once(ours).chain(std::mem::take(mirrors)).collect();
+    let is_ours = |table: &&mut Table| text(*table, "location") == Some(&location);
+    if let Some(ours) = mirrors.iter_mut().find(is_ours) {
+        set_insecure(ours, mirror);
+        return Ok(());
     }
+    let ours = mirror_table(registry, mirror);
+    *mirrors = std::iter::once(ours).chain(std::mem::take(mirrors)).collect();
     Ok(())
 }
 
@@ -135,10 +146,15 @@ fn registry_table(registry: &Registry, mirror: &Mirror) -> Table {
 fn mirror_table(registry: &Registry, mirror: &Mirror) -> Table {
     let mut table = Table::new();
     table.insert("location", location(registry, mirror).into());
-    if mirror.is_plain() {
-        table.insert("insecure", true.into());
-    }
+    set_insecure(&mut table, mirror);
     table
+}
+
+/// Without it Podman speaks TLS only. With it, a certificate may be any, so it stays where it is.
+fn set_insecure(table: &mut Table, mirror: &Mirror) {
+    if mirror.is_plain() {
+        set_in(table, "insecure", true);
+    }
 }
 
 /// What Podman puts in the place of the registry's name.
@@ -147,10 +163,10 @@ fn location(registry: &Registry, mirror: &Mirror) -> String {
 }
 
 /// What a `[[registry]]` is for; its location unless it says otherwise.
-fn prefix(table: &Table) -> Option<&str> {
+fn prefix(table: &dyn TableLike) -> Option<&str> {
     text(table, "prefix").or_else(|| text(table, "location"))
 }
 
-fn text<'a>(table: &'a Table, key: &str) -> Option<&'a str> {
+fn text<'a>(table: &'a dyn TableLike, key: &str) -> Option<&'a str> {
     table.get(key).and_then(Item::as_str)
 }

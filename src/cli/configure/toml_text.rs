@@ -59,7 +59,7 @@ impl<'a> Toml<'a> {
         item.as_str().map(Some).ok_or_else(|| self.wrong(path, "is no text"))
     }
 
-    /// Sets one key of the table at a path. Comments beside it stay.
+    /// Sets one key of the table at a path, as [`set_in`] does.
     ///
     /// # Errors
     /// When no table is there.
@@ -69,17 +69,7 @@ impl<'a> Toml<'a> {
         key: &str,
         value: impl Into<Value>,
     ) -> Result<(), Mistake> {
-        let table = self.table(path)?;
-        let mut value = value.into();
-        match table.get_mut(key).and_then(Item::as_value_mut) {
-            Some(old) => {
-                *value.decor_mut() = old.decor().clone();
-                *old = value;
-            }
-            None => {
-                table.insert(key, Item::Value(value));
-            }
-        }
+        set_in(self.table(path)?, key, value);
         Ok(())
     }
 
@@ -126,6 +116,20 @@ impl<'a> Toml<'a> {
     /// The root table, for what the above cannot do.
     pub(super) fn root(&mut self) -> &mut Table {
         self.document.as_table_mut()
+    }
+}
+
+/// Sets one key of a table. Comments beside it stay.
+pub(super) fn set_in(table: &mut dyn TableLike, key: &str, value: impl Into<Value>) {
+    let mut value = value.into();
+    match table.get_mut(key).and_then(Item::as_value_mut) {
+        Some(old) => {
+            *value.decor_mut() = old.decor().clone();
+            *old = value;
+        }
+        None => {
+            table.insert(key, Item::Value(value));
+        }
     }
 }
 

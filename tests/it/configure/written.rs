@@ -258,6 +258,30 @@ fn podman_registries_of_other_files_are_merged_there() {
     assert_eq!(files_below(root.path()), files);
 }
 
+/// What a person wrote in another form is not put out of force unseen.
+#[test]
+fn podman_registries_that_are_written_inline_are_refused() {
+    let main = "/etc/containers/registries.conf";
+    let root = root_with(main, "registry = [\n  { location = \"docker.io\" },\n]\n");
+    let ended = write("podman", root.path());
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.output.contains("write [[registry]]"), "{ended:?}");
+    assert!(!below(root.path(), DROP_IN).exists());
+}
+
+/// Podman asks a mirror over plain HTTP only if it is told to.
+#[test]
+fn a_mirror_that_podman_knows_is_asked_as_it_listens() {
+    let mirror = "[[registry]]\nlocation = \"docker.io\"\n[[registry.mirror]]\nlocation = \"larder.lan:5000/docker.io\"\n";
+    for before in [mirror.to_owned(), format!("{mirror}insecure = false # why?\n")] {
+        let root = root_with(DROP_IN, &before);
+        wrote("podman", root.path());
+        let after = text_of(&root, DROP_IN);
+        assert!(after.starts_with(&format!("{mirror}insecure = true")), "{after}");
+        assert_eq!(after.matches("larder.lan:5000/docker.io").count(), 1, "{after}");
+    }
+}
+
 /// Certificates beside a hosts.toml are found only if it names them.
 #[test]
 fn the_certificates_of_a_registry_stay_in_force() {
