@@ -1,5 +1,7 @@
 //! K3s and RKE2, which write containerd's files by `registries.yaml`.
 
+use std::collections::HashSet;
+
 use yaml_serde::{Mapping, Value};
 
 use super::setup::{File, Mistake, Setup, Site};
@@ -44,6 +46,10 @@ fn merge(existing: &str, site: &Site) -> Result<String, Mistake> {
     if !is_changed {
         return Ok(existing.to_owned());
     }
+    if let Some(key) = respelt(&root, &words(existing)) {
+        let message = "would be spelt otherwise when it is written anew; put it in quotes";
+        return Err(Mistake::of_all(format!("the value of {key} {message}")));
+    }
     let text = yaml_serde::to_string(&root).map_err(|error| Mistake::of_all(error.to_string()))?;
     Ok(if existing.trim().is_empty() { format!("{HEADER}{text}") } else { text })
 }
@@ -58,6 +64,33 @@ fn parse(text: &str) -> Result<Mapping, Mistake> {
     }
     let mapping = value.as_mapping().cloned();
     mapping.ok_or_else(|| Mistake::of_all("this is no YAML mapping"))
+}
+
+/// All that could be numbers.
+fn words(text: &str) -> HashSet<&str> {
+    text.split(|letter: char| !letter.is_ascii_alphanumeric() && !"+-.".contains(letter)).collect()
+}
+
+/// The key of a number or truth value whose spelling is not among `words`. The spelling counts: to
+/// K3s it may be a password.
+fn respelt(mapping: &Mapping, words: &HashSet<&str>) -> Option<String> {
+    mapping.iter().find_map(|(key, value)| {
+        let name = yaml_serde::to_string(key).unwrap_or_default();
+        respelt_in(name.trim_end(), value, words)
+    })
+}
+
+fn respelt_in(key: &str, value: &Value, words: &HashSet<&str>) -> Option<String> {
+    match value {
+        Value::Mapping(mapping) => respelt(mapping, words),
+        Value::Sequence(list) => list.iter().find_map(|value| respelt_in(key, value, words)),
+        Value::Tagged(tagged) => respelt_in(key, &tagged.value, words),
+        Value::Bool(_) | Value::Number(_) => {
+            let spelling = yaml_serde::to_string(value).unwrap_or_default();
+            (!words.contains(spelling.trim_end())).then(|| key.to_owned())
+        }
+        Value::Null | Value::String(_) => None,
+    }
 }
 
 /// The mapping below a key, made where nothing is.

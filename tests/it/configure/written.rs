@@ -179,6 +179,27 @@ fn yaml_of_another_shape_is_refused() {
     }
 }
 
+/// Written anew, a number could become another password. Quoted it stays what it is.
+#[test]
+fn yaml_that_would_be_spelt_otherwise_is_refused() {
+    let with = |password: &str| format!("configs: {{a.b: {{auth: {{password: {password}}}}}}}\n");
+    for password in ["0x1F", "1e3", "1.10", "0o17", "+5", "True"] {
+        let before = with(password);
+        let root = root_with(REGISTRIES_YAML, &before);
+        let ended = write("k3s", root.path());
+        assert_eq!(ended.code, Some(1), "{password}: {ended:?}");
+        assert!(ended.output.contains("quotes"), "{password}: {ended:?}");
+        assert_eq!(text_of(&root, REGISTRIES_YAML), before);
+    }
+    for password in ["\"0x1F\"", "'1e3'", "12", "-1.5", "true", "012", "~"] {
+        let root = root_with(REGISTRIES_YAML, &with(password));
+        wrote("k3s", root.path());
+        let read = |text: &str| -> yaml_serde::Value { yaml_serde::from_str(text).unwrap() };
+        let after = read(&text_of(&root, REGISTRIES_YAML));
+        assert_eq!(after["configs"], read(&with(password))["configs"], "{password}");
+    }
+}
+
 /// Owner and mode stay, and a link stays a link.
 #[test]
 fn a_file_is_replaced_where_it_really_is() {
