@@ -57,7 +57,8 @@ fn merge(
         set_certificates(&mut toml, names)?;
     }
     let hosts = toml.root().entry("host").or_insert_with(implicit_table);
-    let hosts = hosts.as_table_mut().ok_or(wrong)?;
+    // Behind keys with dots, which nothing can stand before, the mirror would not be first.
+    let hosts = hosts.as_table_mut().filter(|hosts| !hosts.is_dotted()).ok_or(wrong)?;
     let url = mirror.url();
     if !hosts.iter().any(|(host, _)| host.trim_end_matches('/') == url) {
         hosts.insert(&url, Item::Table(host()));
@@ -120,5 +121,7 @@ mod tests {
     #[test]
     fn what_is_no_table_is_refused() {
         assert_eq!(merged("\nhost = 1\n").unwrap_err().line, Some(2));
+        let dotted = "server = \"x\"\nhost.\"https://old.corp\".ca = \"y\"\n";
+        assert_eq!(merged(dotted).unwrap_err().line, Some(2));
     }
 }
