@@ -82,7 +82,8 @@ pub struct Config {
     pub download: Download,
     /// Every upstream, the built-in ones included. At most one is the default.
     pub upstreams: Vec<Upstream>,
-    /// Legal but odd: unknown `LARDER_*` variables. To be logged at start.
+    /// Legal but odd: unknown `LARDER_*` variables, and TLS that is spoken nowhere. To be logged at
+    /// start.
     pub warnings: Vec<String>,
     /// Where each key was written, for errors that only show later.
     pub written_at: Places,
@@ -253,12 +254,21 @@ impl Config {
         let mut reader = Reader::new(sources, document, table.get_ref());
         let mut config = Config::read(&mut reader, sources);
         (config.written_at, config.warnings) = reader.finish()?;
+        config.warnings.extend(config.unspoken_tls());
         Ok(config)
     }
 
     /// Whether nobody but this machine can reach the registry API.
     pub fn listens_on_loopback_only(&self) -> bool {
         are_loopback(&self.listen)
+    }
+
+    fn unspoken_tls(&self) -> Option<String> {
+        let speaks_tls = |listen: &Listen| matches!(listen, Listen::Tcp(_));
+        let is_unspoken = self.tls.is_some() && !self.listen.iter().any(speaks_tls);
+        let place = self.written_at.place("tls.cert");
+        is_unspoken
+            .then(|| format!("{place}: has no effect; only TCP addresses in listen speak TLS"))
     }
 
     /// Everything, with defaults where something is wrong: the reader knows, and refuses it all.

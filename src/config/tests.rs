@@ -158,6 +158,22 @@ fn tls_is_spoken_when_there_is_a_certificate_with_its_key() {
 }
 
 #[test]
+fn tls_that_nobody_can_speak_is_a_warning() {
+    let tls = |listen: &str| {
+        let setting = Setting::new(&format!(
+            "listen = {listen}\n[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"\n"
+        ));
+        for file in ["cert.pem", "key.pem"] {
+            fs::write(setting.directory.path().join(file), "").unwrap();
+        }
+        setting.load().warnings
+    };
+    assert!(tls("[\"unix:/x\", \"127.0.0.1:5000\"]").is_empty());
+    let warnings = tls("\"unix:/x\"");
+    assert!(warnings.len() == 1 && warnings[0].contains(":3: tls.cert: "), "{warnings:?}");
+}
+
+#[test]
 fn unknown_variables_are_warnings_except_those_of_kubernetes() {
     let setting = Setting::new("")
         .with_variable("LARDER_PORT", "tcp://10.0.0.1:5000")
