@@ -186,7 +186,8 @@ impl Routes {
             return Err(RouteError::Length);
         }
         let path = percent_decode_str(uri.path()).decode_utf8().map_err(|_| InvalidName::Name)?;
-        let namespace = page::value(uri, "ns").map(|name| self.mirrored(&name)).transpose()?;
+        let namespace = page::value(uri, "ns").filter(|name| !name.is_empty());
+        let namespace = namespace.map(|name| self.mirrored(&name)).transpose()?;
         let endpoint = match path::split(&path).ok_or(RouteError::Elsewhere)? {
             Place::Root => Endpoint::Greeting,
             Place::Api { prefix, rest } => {
@@ -249,8 +250,12 @@ impl Routes {
                 return Err(RouteError::Registry(leading.to_owned()));
             }
             (None, None) => {
-                let home = named.host.or(self.default.as_ref());
-                (home.ok_or(RouteError::NoDefault)?, name)
+                let home = named.host.or(self.default.as_ref()).ok_or(RouteError::NoDefault)?;
+                // Namespaces of Docker Hub have no dots: this is another registry's name.
+                if is_docker_hub(home) && leading.contains('.') && !inner.is_empty() {
+                    return Err(RouteError::Registry(leading.to_owned()));
+                }
+                (home, name)
             }
         };
         Ok(Repository::new(registry.clone(), name_in(registry, name)?))
@@ -290,8 +295,12 @@ fn parsed(digest: &str) -> Result<Digest, InvalidName> {
 
 /// Official images are in `library/` on Docker Hub, whatever a user types.
 fn name_in(registry: &Registry, name: &str) -> Result<Name, InvalidName> {
-    if registry.as_str() == "docker.io" && !name.contains('/') {
+    if is_docker_hub(registry) && !name.contains('/') {
         return format!("library/{name}").parse();
     }
     name.parse()
+}
+
+fn is_docker_hub(registry: &Registry) -> bool {
+    registry.as_str() == "docker.io"
 }

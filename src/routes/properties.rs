@@ -119,6 +119,10 @@ fn repository(request: &Request, name: &str, fixed: Option<&str>) -> Option<Stri
     if first.contains(':') && by_name.is_none() && fixed.is_none() {
         return None;
     }
+    let is_host = first.contains('.') && !rest.is_empty();
+    if is_host && registry == "docker.io" && by_name.is_none() && fixed.is_none() {
+        return None;
+    }
     let is_stripped = is_full_name || (by_name.is_some() && fixed.is_none());
     let name = if is_stripped { rest } else { name };
     let library = if registry == "docker.io" && !name.contains('/') { "library/" } else { "" };

@@ -62,6 +62,8 @@ fn each_way_in_leads_to_its_registry() {
         ("/v2/busybox/manifests/1?ns=docker.io", "docker.io/library/busybox"),
         ("/v2/manifests/blobs/manifests/1", "docker.io/manifests/blobs"),
         ("/v2/busybox/tags/list", "docker.io/library/busybox"),
+        ("/v2/a.b/tags/list", "docker.io/library/a.b"),
+        ("/v2/busybox/manifests/1?ns=", "docker.io/library/busybox"),
         ("/v2/quay.corp/tags/list/tags/list?n=1", "quay.io:443/tags/list"),
         ("/quay.corp/v2/a/manifests/tags/list", "quay.io:443/a/manifests"),
         ("/v2/a/tags/manifests/list", "docker.io/a/tags"),
@@ -77,6 +79,7 @@ fn a_host_stands_for_its_registry_where_nothing_stronger_does() {
     let cases = [
         ("docker.mirror.corp", "/v2/busybox/manifests/1", "docker.io/library/busybox"),
         ("quay.mirror.corp", "/v2/a/manifests/1", "quay.io:443/a"),
+        ("quay.mirror.corp", "/v2/team.one/a/manifests/1", "quay.io:443/team.one/a"),
         ("QUAY.mirror.corp.:5000", "/v2/a/manifests/1", "quay.io:443/a"),
         ("docker.mirror.corp:8443", "/v2/a/manifests/1", "ghcr.io/a"),
         ("docker.mirror.corp:443", "/v2/a/manifests/1", "docker.io/library/a"),
@@ -98,6 +101,7 @@ fn the_set_of_registries_is_closed() {
     for uri in [
         "/v2/a/manifests/1?ns=evil.example",
         "/v2/localhost:5000/a/manifests/1",
+        "/v2/evil.example/a/manifests/1",
         "/evil.example/v2/a/manifests/1",
         "/v2/quay.io:443/a/manifests/1?ns=docker.io",
         "/quay.corp/v2/a/manifests/1?ns=docker.io",
