@@ -239,6 +239,14 @@ fn every_client_is_told_where_an_authority_goes() {
     }
 }
 
+/// An entry of before would have `docker build` ask in the clear.
+#[test]
+fn docker_is_told_to_forget_a_mirror_without_tls() {
+    let forgotten = "Where http://larder.lan:5000 is still in daemon.json";
+    assert!(printed("docker", "https://larder.lan:5000").notes.contains(forgotten));
+    assert!(!printed("docker", MIRROR).notes.contains(forgotten));
+}
+
 #[test]
 fn what_is_written_is_what_is_printed() {
     for client in CLIENTS {

@@ -84,6 +84,10 @@ fn notes(site: &Site) -> Vec<String> {
              {CERTS_D}/{mirror}/ca.crt, and into each hosts.toml, below the mirror:\n  \
              ca = \"{CERTS_D}/{mirror}/ca.crt\""
         ));
+        notes.push(format!(
+            "Where http://{mirror} is still in daemon.json or a hosts.toml, take it out: the mirror\n\
+             would be asked without TLS."
+        ));
     }
     notes
 }
