@@ -98,12 +98,12 @@ impl Handler {
                 let puller = Puller { client: peer.to_string(), repository };
                 self.manifest(puller, &reference, verb, &conditions, account).await
             }
-            (Endpoint::Blob { repository, digest }, Verb::Head) => {
+            (Endpoint::Blob { repository, digest }, verb) => {
                 account.endpoint = "blob";
-                self.blob_head(&repository, &digest, &conditions).await
-            }
-            (Endpoint::Blob { repository, digest }, Verb::Get) => {
-                account.endpoint = "blob";
+                // Who has it already gets no more than a head, and fetches nothing.
+                if verb == Verb::Head || conditions.has(&response::etag(&digest)) {
+                    return self.blob_head(&repository, &digest, &conditions).await;
+                }
                 let puller = Puller { client: peer.to_string(), repository };
                 self.blob(puller, &digest, &conditions, account).await
             }

@@ -18,7 +18,8 @@ use crate::{
     routes::Conditions,
 };
 
-/// The headers of a blob whose size is known or, rarely, not.
+/// The headers of a blob whose size is known or, rarely, not. All there is to say to a client
+/// that has it already.
 pub fn blob_head(digest: &Digest, size: Option<u64>, conditions: &Conditions) -> Response<Body> {
     if conditions.has(&etag(digest)) {
         return not_modified(digest);
@@ -26,13 +27,9 @@ pub fn blob_head(digest: &Digest, size: Option<u64>, conditions: &Conditions) ->
     blob_answer(StatusCode::OK, digest, size)
 }
 
-/// A blob, or the parts of it that were asked for.
+/// A blob that the client has not yet, or the parts of it that were asked for.
 pub fn blob(digest: &Digest, blob: Blob, conditions: &Conditions) -> Response<Body> {
-    let etag = etag(digest);
-    if conditions.has(&etag) {
-        return not_modified(digest);
-    }
-    let (Some(size), Some(ranges)) = (blob.size(), conditions.ranges(&etag)) else {
+    let (Some(size), Some(ranges)) = (blob.size(), conditions.ranges(&etag(digest))) else {
         return whole(digest, blob);
     };
     match ranges.resolve(size).as_deref() {

@@ -35,7 +35,7 @@ impl Conditions {
 
     /// Whether the client wants all of the content called `etag`, be it as the range `bytes=0-`.
     pub fn want_all(&self, etag: &str) -> bool {
-        !self.has(etag) && self.ranges(etag).is_none_or(ByteRanges::are_all)
+        self.ranges(etag).is_none_or(ByteRanges::are_all)
     }
 
     /// The parts wanted of the content called `etag`. An `If-Range` with a weak tag or a date

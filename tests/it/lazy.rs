@@ -165,3 +165,23 @@ async fn a_head_of_what_is_cold_fetches_nothing() {
     assert_eq!(asked, ["HEAD", "HEAD"]);
     assert!(!mirror.has_blob(&image.digest()) && !mirror.has_blob(&layer));
 }
+
+/// Whoever has a blob already hears that it is the same for the price of a HEAD, and only where
+/// upstream shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_it_already_fetches_nothing() {
+    let registry = FakeRegistry::start().await;
+    let layer = random_bytes(5, MIB);
+    let digest = registry.put_blob("library/x", &layer);
+    let mirror = TestMirror::of(&registry).await;
+    let etag = format!("\"{digest}\"");
+    let (shown, hidden) = (blob_url("library/x", &digest), blob_url("library/hidden", &digest));
+    for (path, status) in [(&shown, 304), (&hidden, 404)] {
+        for tag in [etag.as_str(), "*"] {
+            let response = mirror.request("GET", path, &[("if-none-match", tag)]).await;
+            assert_eq!(response.status, status, "{path}");
+        }
+    }
+    assert_eq!(registry.count("GET", "*"), 0);
+    assert!(!mirror.has_blob(&digest));
+}
