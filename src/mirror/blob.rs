@@ -58,6 +58,10 @@ impl Mirror {
             self.count(repository, "blob", "hit");
             return Ok(Some(size));
         }
+        if let Some(size) = self.size_on_its_way(repository, digest) {
+            self.count(repository, "blob", "join");
+            return Ok(Some(size));
+        }
         self.refuse_absent(&Absent::blob(repository, digest))?;
         let key = (repository.clone(), digest.clone());
         let head = || self.clone().ask_for_size(repository.clone(), digest.clone());
@@ -68,6 +72,12 @@ impl Mirror {
             }
             None => Ok(self.blob_until(repository, digest, deadline).await?.size()),
         }
+    }
+
+    /// The size of a blob that is being downloaded, for a repository that may see it.
+    fn size_on_its_way(&self, repository: &Repository, digest: &Digest) -> Option<u64> {
+        let size = self.running_download(digest)?.size()?;
+        self.store.is_proved(repository, digest).then_some(size)
     }
 
     /// What upstream's HEAD tells. `None`: it is of no use.

@@ -109,6 +109,11 @@ impl Download {
         self.progress.subscribe()
     }
 
+    /// The size upstream announced, in bytes, once it has.
+    pub(super) fn size(&self) -> Option<u64> {
+        self.opened.get()?.size
+    }
+
     /// For a client with this way to upstream. `None` before [`Progress::Filling`].
     pub(super) fn growing(&self, remote: Remote) -> Option<Growing> {
         let opened = self.opened.get()?;
@@ -135,7 +140,7 @@ impl Download {
     }
 
     fn is_empty(&self) -> bool {
-        self.opened.get().is_some_and(|opened| opened.size == Some(0))
+        self.size() == Some(0)
     }
 
     /// Fetches, verifies and publishes. `deadline` is for upstream's headers only.

@@ -166,6 +166,25 @@ async fn a_head_of_what_is_cold_fetches_nothing() {
     assert!(!mirror.has_blob(&image.digest()) && !mirror.has_blob(&layer));
 }
 
+/// The size of a blob on its way is known, to whoever was shown it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_of_what_is_on_its_way_asks_nobody() {
+    let setting = Setting::start().await;
+    let first = setting.ask_for("bytes=0-").await;
+    let asked = setting.registry.requests().len();
+    let head = setting.mirror.head(&setting.path).await;
+    assert_eq!(head.status, 200);
+    assert_eq!(head.header("content-length"), Some(SIZE.to_string().as_str()));
+    assert_eq!(setting.registry.requests().len(), asked);
+    let join = r#"larder_lookups_total{kind="blob",result="join"}"#;
+    assert_eq!(setting.mirror.metric(join).await, 1.0);
+
+    let hidden = blob_url("library/hidden", &setting.digest);
+    assert_eq!(setting.mirror.head(&hidden).await.status, 404);
+    drop(first);
+    setting.ends_well().await;
+}
+
 /// Whoever has a blob already hears that it is the same for the price of a HEAD, and only where
 /// upstream shows it.
 #[tokio::test(flavor = "multi_thread")]
