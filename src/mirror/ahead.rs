@@ -13,7 +13,7 @@ use super::{
     download::{Growing, Progress},
     remote::Remote,
 };
-use crate::upstream::BlobBody;
+use crate::upstream::{self, BlobBody};
 
 /// A range that starts no farther past what the file has waits for it, in bytes.
 const NEAR: u64 = 4 * 1024 * 1024;
@@ -31,14 +31,20 @@ pub(super) fn ahead(growing: &Growing, range: Range<u64>) -> Option<Ahead> {
     let (remote, slots) = (growing.remote.clone(), growing.slots.clone());
     let progress = growing.progress.clone();
     let opened = async move {
-        // The slots are closed when the download breaks.
-        let slot = slots.acquire_owned().await.ok()?;
+        let slot = slots.clone().acquire_owned().await.ok()?;
         if !is_far(&progress, range.start) {
             return None;
         }
         remote.metrics.passthrough.with_label_values(&["range"]).inc();
-        let body = remote.part(&range, size).await?;
-        Some(Passed { body, remote, _slot: slot })
+        match remote.part(&range, size).await {
+            Ok(body) => Some(Passed { body, remote, _slot: slot }),
+            Err(upstream::Error::Invalid(_)) => {
+                // Upstream knows no ranges, or none of this blob: nobody need ask for another.
+                slots.close();
+                None
+            }
+            Err(_) => None,
+        }
     };
     Some(Box::pin(opened.map(pieces).flatten_stream()))
 }

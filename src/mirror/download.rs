@@ -53,7 +53,7 @@ pub(super) struct Growing {
     /// The growing file.
     pub(super) reader: BlobReader,
     pub(super) progress: watch::Receiver<Progress>,
-    /// Closed when the download breaks.
+    /// Closed when the download breaks, and when upstream turns out to give no ranges.
     pub(super) slots: Arc<Semaphore>,
     pub(super) remote: Remote,
 }

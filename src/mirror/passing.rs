@@ -42,7 +42,7 @@ impl Untaken {
         let opened = async move {
             let is_at_hand = range.start == 0 && whole.is_some();
             let part = match size {
-                Some(size) if !is_at_hand => remote.part(&range, size).await,
+                Some(size) if !is_at_hand => remote.part(&range, size).await.ok(),
                 Some(_) | None => None,
             };
             match (part, whole) {

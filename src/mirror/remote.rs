@@ -21,12 +21,16 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// A GET of `range`, if the blob has `size` bytes. `None`: upstream does not give it.
-    pub(super) async fn part(&self, range: &Range<u64>, size: u64) -> Option<BlobBody> {
+    /// A GET of `range`, if the blob has `size` bytes. That upstream does not give it is reported.
+    pub(super) async fn part(
+        &self,
+        range: &Range<u64>,
+        size: u64,
+    ) -> Result<BlobBody, upstream::Error> {
         let name = self.repository.name();
         let deadline = Instant::now() + ANSWER_DEADLINE;
         let part = self.upstream.get_blob_part(name, &self.digest, range, size, deadline).await;
-        part.inspect_err(|error| self.report(error)).ok()
+        part.inspect_err(|error| self.report(error))
     }
 
     /// Counts and logs that upstream did not give a part. There is another way to its bytes as a

@@ -266,6 +266,28 @@ async fn a_wrong_answer_to_a_range_is_not_passed() {
     }
 }
 
+/// An upstream that knows no ranges is not asked for more of them while a download lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_knows_no_ranges_is_asked_once() {
+    let setting = Setting::start().await;
+    setting.registry.on_range(&setting.path, Fault::status(200).body(setting.blob.clone()));
+    let first = setting.ask_for_part(SIZE - 10, SIZE).await;
+    setting.failures("range", 1.0).await;
+    let second = setting.ask_for_part(SIZE - 20, SIZE).await;
+    let several = setting.ask_for("bytes=-5,5000000-5000009,5500000-5500009").await;
+
+    // Time for a second, if there were one.
+    for _ in 0..20 {
+        setting.check_part(0, HELD).await;
+    }
+    assert_eq!(setting.passed(), 1);
+    setting.fill.open();
+    assert_eq!(first.bytes().await, setting.blob.slice(SIZE - 10..));
+    assert_eq!(second.bytes().await, setting.blob.slice(SIZE - 20..));
+    assert_eq!(multipart::parts(several).await.len(), 3);
+    setting.ends_well().await;
+}
+
 /// A total that upstream does not tell is no contradiction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_range_of_an_untold_total_is_passed() {
