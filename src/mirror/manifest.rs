@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::{ALIVE, Error, Mirror, PROBE_TIMEOUT, Source, flight::Flights, missing::Absent};
 use crate::{
     oci::{
-        self, Algorithm, Children, Digest, MAX_NESTING, Manifest, Reference, RefusedManifest,
-        Repository,
+        self, Algorithm, Children, Descriptor, Digest, MAX_NESTING, Manifest, Reference,
+        RefusedManifest, Repository,
     },
     upstream::{self, FetchedManifest, ManifestHead},
 };
@@ -371,8 +371,14 @@ impl Mirror {
     }
 
     /// Whether an image can be pulled from here alone: its config and all layers that a registry
-    /// must have are on disk; of an index, one image is whole.
+    /// must have are on disk; of an index, one image is whole. An index that lists no image, such
+    /// as that of what is attached to one, is read for itself.
     async fn is_whole(&self, content: &Arc<Content>) -> Result<bool, Error> {
+        if let Children::Index(listed) = &content.manifest.children
+            && listed.iter().all(Descriptor::is_attached)
+        {
+            return Ok(true);
+        }
         let mut pending = vec![content.clone()];
         // Indexes that list the same thing often, level by level, would keep this busy for years.
         let mut seen = HashSet::new();
@@ -387,7 +393,7 @@ impl Mirror {
                     }
                 }
                 Children::Index(images) => {
-                    for image in images.iter().filter(|image| !image.is_attestation()) {
+                    for image in images.iter().filter(|image| !image.is_attached()) {
                         if seen.insert(image.digest.clone()) {
                             pending.extend(self.content(&image.digest).await?);
                         }

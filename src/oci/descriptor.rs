@@ -13,6 +13,9 @@ pub struct Descriptor {
     /// The type of the content pointed to.
     #[serde(default, deserialize_with = "or_nothing")]
     pub media_type: String,
+    /// What an artifact is, where the content pointed to is one and no image.
+    #[serde(default, deserialize_with = "or_nothing", skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
     /// Its name.
     pub digest: Digest,
     /// Its size in bytes, as the manifest's author says: a hint, never stored as the blob's own.
@@ -26,9 +29,10 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// Whether this entry of an index is BuildKit's attestation of another entry, and no image.
-    pub fn is_attestation(&self) -> bool {
-        self.annotations.contains_key("vnd.docker.reference.type")
+    /// Whether this entry of an index is an artifact, or BuildKit's attestation of another entry,
+    /// and no image.
+    pub fn is_attached(&self) -> bool {
+        self.artifact_type.is_some() || self.annotations.contains_key("vnd.docker.reference.type")
     }
 
     /// Whether this is `{}`, the config of what has none (image-spec, § Guidance for an empty

@@ -159,6 +159,7 @@ fn descriptor(entry: &LayoutEntry) -> Descriptor {
     }
     Descriptor {
         media_type: entry.media_type.to_string(),
+        artifact_type: None,
         digest: entry.digest.clone(),
         size: entry.size,
         urls: Vec::new(),

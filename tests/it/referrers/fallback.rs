@@ -70,3 +70,34 @@ async fn an_outage_leads_to_the_tag_when_that_is_what_is_cached() {
     let other = format!("/v2/library/x/referrers/{}", sha256(b"other"));
     assert_eq!(mirror.get(&other).await.status, 502);
 }
+
+/// What the tag means is a list, and is served for itself: who only looks for what there is has
+/// pulled none of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_does_not_hide_the_list_at_the_tag() {
+    let path = manifest_path("library/x", &format!("sha256-{}", subject().encoded()));
+    let image = json!({ "mediaType": OCI_MANIFEST, "digest": sha256(b"image"), "size": 7 });
+    for (listed, is_list) in [
+        (vec![], true),
+        (vec![referrer("a", SBOM), referrer("b", SIGNATURE)], true),
+        (vec![referrer("a", SBOM), image], false),
+    ] {
+        let registry = with_referrers(&[]).await;
+        registry.on("GET", &list(), Fault::status(404));
+        let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed });
+        let digest = registry.put_manifest("library/x", OCI_INDEX, &index.to_string().into());
+        registry.put_tag("library/x", path.rsplit('/').next().unwrap(), &digest);
+        let mirror = TestMirror::of(&registry).await;
+        assert_eq!(mirror.get(&path).await.status, 200);
+
+        registry.set_mode(Mode::Down).await;
+        mirror.advance(PAST_TTL);
+        assert_eq!(mirror.get(&list()).await.status, 404, "{index}");
+        let response = mirror.get(&path).await;
+        assert_eq!(response.status == 200, is_list, "{index}");
+        if is_list {
+            assert!(warns(&response), "{response:?}");
+            assert_eq!(response.bytes().await, index.to_string());
+        }
+    }
+}
