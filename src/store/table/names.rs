@@ -251,17 +251,22 @@ impl Table {
             .any(|slot| registries.contains(slot.repository.registry()))
     }
 
-    /// Forgets what points to a manifest, and where the digest may be seen.
+    /// Forgets what points to a manifest, where the digest may be seen, and what was said there to
+    /// refer to it.
     pub(super) fn forget_names(&mut self, id: Id) {
-        let repositories =
-            self.slots.get_mut(id).map(|slot| std::mem::take(&mut slot.repositories));
-        for repository in repositories.into_iter().flatten() {
+        let Some(slot) = self.slots.get_mut(id) else {
+            return;
+        };
+        let of_it = Pointer::Referrers(slot.digest.clone());
+        for repository in std::mem::take(&mut slot.repositories) {
             let Some(slot) = self.repository_mut(repository) else {
                 continue;
             };
             let shown = slot.manifests.remove(&id);
             slot.lists.remove(&id);
-            let pointers = slot.pointers.iter().filter(|(_, pointed)| pointed.manifest == id);
+            let is_gone =
+                |pointer: &Pointer, to: &PointerSlot| to.manifest == id || *pointer == of_it;
+            let pointers = slot.pointers.iter().filter(|(pointer, to)| is_gone(pointer, to));
             let pointers: Vec<Pointer> = pointers.map(|(pointer, _)| pointer.clone()).collect();
             for pointer in &pointers {
                 slot.pointers.remove(pointer);

@@ -41,6 +41,22 @@ async fn what_nobody_used_leaves_with_its_tags_and_proofs() {
 }
 
 #[tokio::test]
+async fn what_was_said_of_a_manifest_leaves_with_it() {
+    let test = TestStore::new();
+    let subject = test.put_index(&[]).await;
+    let list = test.put_manifest(r#"{"schemaVersion":2,"manifests":[] }"#).await;
+    let repository = repository("docker.io/library/x");
+    test.store.prove_manifest(&repository, &subject);
+    test.store.set_referrers(&repository, &subject, &list, SystemTime::now());
+    test.clock.advance(60 * DAY);
+    test.store.touch(&list);
+    test.clock.advance(31 * DAY);
+    test.store.begin_sweep().run(&[]).await;
+    assert!(test.store.has(&list) && !test.store.has(&subject));
+    assert_eq!(test.store.referrers(&repository, &subject), None);
+}
+
+#[tokio::test]
 async fn use_of_a_manifest_is_use_of_everything_below() {
     let test = TestStore::new();
     let shared = test.put(b"shared").await;
