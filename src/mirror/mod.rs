@@ -56,7 +56,7 @@ use manifest::{HeadFlights, ManifestFlights};
 use missing::Missing;
 use prefetch::Prefetch;
 use proof::ProofFlights;
-use referrers::ReferrersFlights;
+use referrers::{EmptyLists, ReferrersFlights};
 use tag::{Announcements, TagFlights};
 
 /// How long a client may wait for the headers of its answer, over queue, token, redirects and
@@ -90,6 +90,7 @@ pub struct Mirror {
     tag_checks: TagFlights,
     lists: Lists,
     listings: ListFlights,
+    empty_lists: EmptyLists,
     referrers: ReferrersFlights,
     proofs: ProofFlights,
     /// Downloads under way, which a stop waits for.
@@ -154,6 +155,7 @@ impl Mirror {
             tag_checks: Flights::default(),
             lists: listing::lists(),
             listings: Flights::default(),
+            empty_lists: referrers::empty_lists(),
             referrers: Flights::default(),
             proofs: Flights::default(),
             tasks: TaskTracker::new(),

@@ -1,14 +1,25 @@
 //! What refers to a manifest: signatures, attestations and whatever else names it as its subject.
 //!
 //! Upstream's list is an index that is believed, checked and kept like what a tag means. Only the
-//! list is kept by this: what it names is pulled like any other manifest.
+//! list is kept by this: what it names is pulled like any other manifest. An empty list about what
+//! is not here is kept in memory only, since anybody can ask for any number of those.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
+use moka::sync::Cache;
 
 use super::{Error, Mirror, flight::Flights, manifest::Content, missing::Absent, tag::Cached};
-use crate::oci::{Algorithm, Digest, Manifest, OCI_INDEX, Referrers, Repository, Tag};
+use crate::oci::{Algorithm, Children, Digest, Manifest, OCI_INDEX, Referrers, Repository, Tag};
+
+/// Empty lists kept in memory, in bytes.
+const MEMORY: u64 = 4 * 1024 * 1024;
+
+/// What an empty list costs in memory beside its bytes, in bytes.
+const LIST_OVERHEAD: usize = 512;
+
+/// Empty lists about manifests that are not here.
+pub(super) type EmptyLists = Cache<(Repository, Digest), Cached>;
 
 pub(super) type ReferrersFlights = Flights<(Repository, Digest), Arc<Content>>;
 
@@ -19,6 +30,14 @@ pub struct ReferrersList {
     pub document: Bytes,
     /// Why it may be out of date, if it may.
     pub stale: Option<String>,
+}
+
+/// Those asked for last, bounded in bytes.
+pub(super) fn empty_lists() -> EmptyLists {
+    let weigh = |_: &(Repository, Digest), list: &Cached| {
+        u32::try_from(list.content.bytes.len() + LIST_OVERHEAD).unwrap_or(u32::MAX)
+    };
+    Cache::builder().max_capacity(MEMORY).weigher(weigh).build()
 }
 
 impl Mirror {
@@ -87,7 +106,11 @@ impl Mirror {
         repository: &Repository,
         subject: &Digest,
     ) -> Result<Option<Cached>, Error> {
-        self.cached(self.store.referrers(repository, subject)).await
+        let empty = self.empty_lists.get(&(repository.clone(), subject.clone()));
+        match empty {
+            Some(list) => Ok(Some(list)),
+            None => self.cached(self.store.referrers(repository, subject)).await,
+        }
     }
 
     /// Asks upstream; one list for all who want to know.
@@ -121,10 +144,31 @@ impl Mirror {
         let bytes = fetched?;
         let digest = Digest::of(Algorithm::Sha256, &bytes);
         let list = Manifest::parse(&bytes, Some(OCI_INDEX))?;
-        let content = self.hold(&repository, Content::new(digest, list, bytes)).await;
-        let now = self.clock.wall();
-        self.store.set_referrers(&repository, &subject, &content.digest, now);
-        Ok(content)
+        let list = Content::new(digest, list, bytes);
+        Ok(self.keep_list(&repository, &subject, list).await)
+    }
+
+    async fn keep_list(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        list: Content,
+    ) -> Arc<Content> {
+        let (key, checked_at) = ((repository.clone(), subject.clone()), self.clock.wall());
+        let is_empty = matches!(&list.manifest.children, Children::Index(all) if all.is_empty());
+        let is_known = || {
+            self.store.is_proved(repository, subject)
+                || self.store.referrers(repository, subject).is_some()
+        };
+        if is_empty && !is_known() {
+            let content = Arc::new(list);
+            self.empty_lists.insert(key, Cached { content: content.clone(), checked_at });
+            return content;
+        }
+        let content = self.hold(repository, list).await;
+        self.store.set_referrers(repository, subject, &content.digest, checked_at);
+        self.empty_lists.invalidate(&key);
+        content
     }
 }
 

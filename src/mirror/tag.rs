@@ -46,6 +46,7 @@ pub(super) enum Checked {
 }
 
 /// What upstream once said, and is here: a tag's manifest, or a list of referrers.
+#[derive(Clone)]
 pub(super) struct Cached {
     pub(super) content: Arc<Content>,
     pub(super) checked_at: SystemTime,

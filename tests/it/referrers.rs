@@ -329,6 +329,35 @@ async fn a_list_is_no_image() {
     assert_eq!(annotations["io.larder.referrers-of"], of);
 }
 
+/// That nothing refers to a manifest is remembered on disk only of one that is here: anybody could
+/// ask about any number of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_lists_about_what_is_not_here_leave_no_trace() {
+    let (registry, image) = (FakeRegistry::start().await, Image::random(1));
+    registry.put_image("library/x", "latest", &image);
+    let mirror = TestMirror::of(&registry).await;
+    mirror.pull("library/x", "latest", &image).await;
+    let of = |subject: &Digest| format!("/v2/library/x/referrers/{subject}");
+    let others = (0..20).map(|n| of(&sha256(format!("{n}").as_bytes())));
+    let others: Vec<String> = others.collect();
+    for path in others.iter().chain([&of(&image.digest())]) {
+        assert_eq!(read(mirror.get(path).await).await, Vec::<Value>::new());
+    }
+
+    registry.set_mode(Mode::Down).await;
+    assert!(!warns(&mirror.get(&others[0]).await), "still fresh");
+    mirror.advance(PAST_TTL);
+    for path in [&others[0], &of(&image.digest())] {
+        let response = mirror.get(path).await;
+        assert!(warns(&response), "{response:?}");
+        assert_eq!(read(response).await, Vec::<Value>::new());
+    }
+
+    let stopped = mirror.stop().await;
+    let layout = fs::read_to_string(stopped.data_dir().join("index.json")).unwrap();
+    assert_eq!(layout.matches("referrers-of").count(), 1, "{layout}");
+}
+
 /// Without a list that is cached, clients hear why.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_cached_list_clients_hear_why() {
