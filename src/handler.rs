@@ -55,13 +55,12 @@ impl Handler {
         if !self.access.permits(peer) {
             return response::denied();
         }
-        let route = match self.routes.parse(request.method(), request.uri(), request.headers()) {
-            Ok(route) => route,
-            Err(error) => return self.refuse(&error),
+        let (uri, headers) = (request.uri(), request.headers());
+        let mut response = match self.routes.parse(request.method(), uri, headers) {
+            Ok(route) => self.respond_to(peer, route, headers, account).await,
+            Err(error) => self.refuse(&error),
         };
-        let namespace = route.namespace.clone();
-        let mut response = self.respond_to(peer, route, request.headers(), account).await;
-        if let Some(namespace) = namespace {
+        if let Ok(Some(namespace)) = self.routes.namespace(uri) {
             response::set(&mut response, response::NAMESPACE, namespace.as_str());
         }
         response

@@ -51,8 +51,6 @@ pub struct Route {
     pub verb: Verb,
     /// What is asked for.
     pub endpoint: Endpoint,
-    /// The `ns` that decided the registry, to be echoed as `OCI-Namespace`.
-    pub namespace: Option<Registry>,
 }
 
 /// The methods of a registry that is only read.
@@ -186,8 +184,7 @@ impl Routes {
             return Err(RouteError::Length);
         }
         let path = percent_decode_str(uri.path()).decode_utf8().map_err(|_| InvalidName::Name)?;
-        let namespace = page::value(uri, "ns").filter(|name| !name.is_empty());
-        let namespace = namespace.map(|name| self.mirrored(&name)).transpose()?;
+        let namespace = self.namespace(uri)?;
         let endpoint = match path::split(&path).ok_or(RouteError::Elsewhere)? {
             Place::Root => Endpoint::Greeting,
             Place::Api { prefix, rest } => {
@@ -196,7 +193,16 @@ impl Routes {
                 self.endpoint(rest, uri, &Named { namespace, prefix, host })?
             }
         };
-        Ok(Route { verb, endpoint, namespace: namespace.cloned() })
+        Ok(Route { verb, endpoint })
+    }
+
+    /// The registry that `ns` names, whatever else is wrong with the request.
+    ///
+    /// # Errors
+    /// When it is not mirrored.
+    pub fn namespace(&self, uri: &Uri) -> Result<Option<&Registry>, RouteError> {
+        let namespace = page::value(uri, "ns").filter(|name| !name.is_empty());
+        namespace.map(|name| self.mirrored(&name)).transpose()
     }
 
     fn registry(&self, name: &str) -> Option<&Registry> {

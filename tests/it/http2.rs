@@ -2,6 +2,7 @@
 
 use h2::{Reason, RecvStream};
 use http::Response;
+use serde_json::Value;
 use tokio::net::UnixStream;
 
 use crate::support::{
@@ -143,14 +144,25 @@ async fn other_methods_are_refused() {
     let registry = FakeRegistry::start().await;
     let mirror = TestMirror::of(&registry).await;
     let client = Http2::connect(mirror.address()).await;
+    let digest = sha256(b"x");
     for (method, uri) in [
+        ("PUT", "http://mirror/v2/x/manifests/latest"),
         ("POST", "http://mirror/v2/x/blobs/uploads/"),
+        ("PATCH", "http://mirror/v2/x/blobs/uploads/1"),
+        ("DELETE", &format!("http://mirror/v2/x/blobs/{digest}")),
         ("OPTIONS", "http://mirror/v2/"),
         ("CONNECT", "mirror:443"),
     ] {
         let response = client.request(method, uri, &[]).await.unwrap();
         assert_eq!(response.status(), 405, "{method}");
+        assert_eq!(response.headers()["content-type"], "application/json", "{method}");
+        let Stream::Ended(body) = read(response.into_body()).await else {
+            panic!("{method} was reset");
+        };
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["errors"][0]["code"], "UNSUPPORTED", "{method}");
     }
+    assert_eq!(registry.requests().len(), 0);
 }
 
 /// A Unix socket speaks whatever a TCP socket does.
