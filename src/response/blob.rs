@@ -29,7 +29,9 @@ pub fn blob_head(digest: &Digest, size: Option<u64>, conditions: &Conditions) ->
 
 /// A blob that the client has not yet, or the parts of it that were asked for.
 pub fn blob(digest: &Digest, blob: Blob, conditions: &Conditions) -> Response<Body> {
-    let (Some(size), Some(ranges)) = (blob.size(), conditions.ranges(&etag(digest))) else {
+    // Of nothing there are no parts. Clients that ask for a range whatever they want know a 200.
+    let size = blob.size().filter(|size| *size > 0);
+    let (Some(size), Some(ranges)) = (size, conditions.ranges(&etag(digest))) else {
         return whole(digest, blob);
     };
     match ranges.resolve(size).as_deref() {

@@ -190,14 +190,34 @@ async fn the_last_byte_of_a_part_waits_for_the_digest() {
     }
 }
 
-/// While nobody knows how long a blob is, no part of it can be named.
+/// While nobody knows how long a blob is, no part of it can be named; from the store it can.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_of_unknown_length_comes_whole() {
-    let setting = Setting::start("1MiB").await;
-    setting.registry.on("GET", &setting.path, Fault::chunked());
-    let response = setting.ask_for("bytes=100-199").await;
-    assert_eq!(response.status, 200);
-    response.expect(&setting.blob).await;
+    for range in ["bytes=100-199", "bytes=0-", "bytes=-5", "bytes=0-1,5-6", "bytes=200000-"] {
+        let setting = Setting::start("1MiB").await;
+        setting.registry.on("GET", &setting.path, Fault::chunked());
+        setting.check(range, Whole).await;
+        setting.mirror.wait_for_blob(&sha256(&setting.blob)).await;
+        setting.check("bytes=100-199", Parts(&[(100, 200)])).await;
+        assert_eq!(setting.registry.count("GET", &setting.path), 1, "{range}");
+    }
+}
+
+/// Nothing has no parts. Some clients ask for a range whatever they want, so they get the nothing
+/// as a whole, as from other registries.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_blob_comes_whole() {
+    for min_free in ["1MiB", "100%"] {
+        let setting = Setting::start(min_free).await;
+        let path = blob_url("library/x", &setting.registry.put_blob("library/x", &Bytes::new()));
+        for range in ["bytes=0-", "bytes=0-0", "bytes=-1", "bytes=5-", "bytes=0-1,5-6"] {
+            let response = setting.mirror.request("GET", &path, &[("range", range)]).await;
+            assert_eq!(response.status, 200, "{range}");
+            assert_eq!(response.header("content-length"), Some("0"), "{range}");
+            assert_eq!(response.header("content-range"), None, "{range}");
+            response.expect(&[]).await;
+        }
+    }
 }
 
 /// A part is a part of what the client has already, if it says so; else it is no use to it.
