@@ -82,6 +82,36 @@ async fn the_catalogue_comes_in_pages() {
     assert_eq!(response.error().await.0, "PAGINATION_NUMBER_INVALID");
 }
 
+/// On each way in, the link of a page leads to the next one there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_of_each_way_in_lead_to_each_other() {
+    let (registry, mirror) = pulled().await;
+    for (seed, name) in [(4, "b/x"), (5, "c/d/x")] {
+        registry.put_image(name, "latest", &Image::random(seed));
+        mirror.manifest(&format!("quay.io/{name}"), "latest").await;
+    }
+    for (host, list, query, expected) in [
+        ("larder.lan", "/v2/_catalog", "", "c/d library/x quay.io/a/b quay.io/b/x quay.io/c/d/x"),
+        ("larder.lan", "/v2/_catalog", "ns=quay.io&", "a/b b/x c/d/x"),
+        ("larder.lan", "/quay.corp/v2/_catalog", "", "a/b b/x c/d/x"),
+        ("larder.lan", "/v2/quay.corp/_catalog", "", "quay.corp/a/b quay.corp/b/x quay.corp/c/d/x"),
+        ("quay.mirror.corp", "/v2/_catalog", "", "a/b b/x c/d/x"),
+    ] {
+        let mut listed = Vec::new();
+        let mut next = Some(format!("{list}?{query}n=1"));
+        while let Some(path) = next {
+            assert!(path.starts_with(&format!("{list}?{query}n=1")), "{path}");
+            let response = mirror.request("GET", &path, &[("host", host)]).await;
+            next = response.header("link").map(|link| {
+                let target = link.strip_prefix('<').and_then(|link| link.split_once('>'));
+                target.unwrap().0.to_owned()
+            });
+            listed.push(names(response).await);
+        }
+        assert_eq!(listed.join(" "), expected, "{host} {list}");
+    }
+}
+
 /// A repository is listed while a manifest of it is here, through restarts and outages, and not
 /// for a blob alone or for what was only asked about.
 #[tokio::test(flavor = "multi_thread")]

@@ -67,6 +67,7 @@ async fn a_blob_has_the_headers_that_clients_need() {
         assert_eq!(response.header("content-type"), Some("application/octet-stream"));
         assert_eq!(response.header("docker-content-digest"), Some(digest.to_string().as_str()));
         assert_eq!(response.header("content-length"), Some("100000"));
+        assert_eq!(response.header("accept-ranges"), Some("bytes"));
         assert_eq!(response.header("etag"), Some(format!("\"{digest}\"").as_str()));
         assert_eq!(response.header("content-encoding"), None);
         let body = if method == "GET" { blob.clone() } else { "".into() };
