@@ -368,6 +368,7 @@ async fn without_a_cached_list_clients_hear_why() {
         (Fault::hang_up(), 502, "UNAVAILABLE"),
         (Fault::cut_after(20), 502, "UNAVAILABLE"),
         (Fault::default().body(long), 502, "UNAVAILABLE"),
+        (Fault::default().header("content-encoding", "gzip"), 502, "UNAVAILABLE"),
         (Fault::status(401), 404, "UNSUPPORTED"),
         (Fault::status(403), 404, "UNSUPPORTED"),
         (Fault::status(429), 429, "TOOMANYREQUESTS"),

@@ -309,6 +309,7 @@ async fn without_cached_tags_clients_hear_why() {
         (Fault::status(503), 502, "UNAVAILABLE"),
         (Fault::hang_up(), 502, "UNAVAILABLE"),
         (Fault::status(200).body("<html>"), 502, "UNAVAILABLE"),
+        (Fault::default().header("content-encoding", "gzip"), 502, "UNAVAILABLE"),
         (Fault::status(404), 404, "NAME_UNKNOWN"),
         (Fault::status(403), 404, "NAME_UNKNOWN"),
         (Fault::status(429), 429, "TOOMANYREQUESTS"),

@@ -105,6 +105,20 @@ async fn docker_finds_docker_hub() {
     lab.pull(&way, &lab.images[0]).await;
 }
 
+/// Docker's containerd store, and BuildKit inside of it, by the same entry: `ns`, and no ping.
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_s_image_store_finds_docker_hub() {
+    let lab = Lab::start().await;
+    let docker = lab.printed("docker");
+    // With a hosts.toml for Docker Hub the entry would not count.
+    assert!(!docker.files.contains_key("/etc/docker/certs.d/docker.io/hosts.toml"));
+    let daemon = docker.json(DAEMON_JSON);
+    let mirror = daemon["registry-mirrors"][0].as_str().unwrap();
+    let api = format!("{mirror}/v2");
+    let way = Way { api, namespace: Some("docker.io"), first: First::Head };
+    lab.pull(&way, &lab.images[0]).await;
+}
+
 /// Any client, by the name that Docker's notes show.
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_pulls_by_name() {
