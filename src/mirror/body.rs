@@ -14,14 +14,11 @@ use bytes::Bytes;
 use futures_util::{Stream, stream};
 
 use super::{download::Growing, follower, passing::Untaken};
-use crate::store::BlobReader;
+use crate::store::{BlobReader, PIECE};
 
 /// A body on its way to a client. An error cuts the connection: a client must never see a
 /// failed body end normally.
 pub type BlobStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
-
-/// How much is read from a file at once, in bytes. Each client holds about two such pieces.
-const PIECE: u64 = 64 * 1024;
 
 /// A blob that can be sent.
 pub struct Blob {
@@ -146,7 +143,7 @@ pub(super) async fn read_piece(
     reader: &BlobReader,
     rest: &mut Range<u64>,
 ) -> io::Result<Option<Bytes>> {
-    let length = rest.end.saturating_sub(rest.start).min(PIECE);
+    let length = rest.end.saturating_sub(rest.start).min(PIECE as u64);
     if length == 0 {
         return Ok(None);
     }

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io,
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -57,7 +57,7 @@ impl Shared {
                 self.adopt(digest)?;
             }
         }
-        Ok(Some(BlobReader::new(file, size)))
+        Ok(Some(BlobReader::new(Arc::new(file), size, &self.buffers)))
     }
 
     /// Tells the table of a file that it does not know. Returns its size; `None`: there is no

@@ -77,7 +77,9 @@ impl Shared {
         if reader.size() > MAX_MANIFEST_BYTES {
             return Ok(None);
         }
-        match reader.read_into(vec![0; 1], 0)?.as_ref() {
+        let mut first = [0];
+        reader.read_into(&mut first, 0)?;
+        match first {
             [b'{' | b' ' | b'\n' | b'\r' | b'\t'] => Ok(Some(reader.read_all()?)),
             _ => Ok(None),
         }

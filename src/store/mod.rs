@@ -22,6 +22,7 @@
 //!   change of the table.
 
 mod blob;
+mod buffers;
 mod directory;
 mod downloads;
 mod files;
@@ -49,8 +50,10 @@ use std::{
 use bytes::Bytes;
 
 pub use self::blob::{BlobReader, BlobWriter, VerifiedBlob, WrongDigest};
+pub use self::buffers::PIECE;
 pub use self::sweep::Sweep;
 use self::{
+    buffers::Buffers,
     directory::{Directory, Lock},
     downloads::Downloads,
     files::NameLocks,
@@ -118,6 +121,7 @@ struct Shared {
     memory: Memory,
     names: NameLocks,
     downloads: Downloads,
+    buffers: Buffers,
     manifests_written: AtomicU64,
     room: Room,
     running: RunningTime,

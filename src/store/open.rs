@@ -10,6 +10,7 @@ use std::{
 
 use super::{
     OpenError, Shared, Store,
+    buffers::Buffers,
     directory::{Directory, Lock},
     downloads::Downloads,
     files::NameLocks,
@@ -53,6 +54,7 @@ impl Store {
             memory: Memory::new(table, Arc::clone(&metrics)),
             names: NameLocks::new(),
             downloads: Downloads::default(),
+            buffers: Buffers::default(),
             manifests_written: AtomicU64::new(0),
             room: Room::new(cache.clone(), Arc::clone(&metrics)),
             expire_after: cache.expire_after,
