@@ -3,6 +3,7 @@
 //! A key is asked for in one place, with its parser and its default; `reader` finds it on the
 //! command line, in the environment and in the file, and knows by that which keys there are.
 
+mod credentials;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod reader;
@@ -29,6 +30,7 @@ use crate::oci::Registry;
 use reader::{Reader, Section};
 use written::{Document, Origin};
 
+pub use credentials::{CredentialSource, Credentials, Identity, read_secret};
 pub use reader::Sources;
 pub use tls::Tls;
 
@@ -217,22 +219,10 @@ pub struct Upstream {
 pub struct Endpoint {
     /// Scheme, host, port and an optional path prefix without a trailing slash.
     pub url: url::Url,
-    /// What is presented there, if anything.
-    pub credentials: Option<Credentials>,
+    /// What is presented there.
+    pub credentials: Credentials,
     /// PEM file with certificate authorities trusted beside the system's.
     pub ca: Option<PathBuf>,
-}
-
-/// A user name with a secret, read from the configuration or from a file at start.
-///
-/// The user name `<token>` marks the secret as an OAuth2 identity token, as Docker's credential
-/// helpers do.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Credentials {
-    /// The user name, or `<token>`.
-    pub username: String,
-    /// The password or identity token. Never logged.
-    pub password: String,
 }
 
 impl Config {
@@ -406,12 +396,6 @@ impl fmt::Display for Listen {
             Listen::Tcp(address) => fmt::Display::fmt(address, f),
             Listen::Unix(path) => write!(f, "unix:{}", path.display()),
         }
-    }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
     }
 }
 

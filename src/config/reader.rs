@@ -264,6 +264,22 @@ impl<'a> Section<'_, 'a> {
         self.origin
     }
 
+    /// The tables of `[[section.key]]`, in the file's order. Only the file has them.
+    pub(super) fn tables(&mut self, key: &str) -> Vec<Written<'a>> {
+        let path = self.path(key);
+        let tables = match self.in_file(key) {
+            Some(written) if written.is_list_of_tables() => written.items(),
+            Some(written) => {
+                let message = format!("is no list of sections; write [[{path}]]");
+                self.wrong_at(written.origin, key, &message);
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        self.reader.known_keys.insert(path);
+        tables
+    }
+
     /// The keys of `table`, an item of the list `key`.
     pub(super) fn below(&mut self, key: &str, table: Written<'a>) -> Option<Section<'_, 'a>> {
         let Value::Toml(DeValue::Table(keys)) = table.value else {

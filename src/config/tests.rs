@@ -68,14 +68,19 @@ fn upstream<'c>(config: &'c Config, registry: &str) -> &'c Upstream {
     upstreams.find(|upstream| upstream.registry.as_str() == registry).unwrap()
 }
 
-fn endpoints(upstream: &Upstream) -> Vec<(&str, Option<&str>)> {
+/// Each endpoint, with its secret.
+fn endpoints(upstream: &Upstream) -> Vec<(&str, Option<String>)> {
     let endpoints = upstream.endpoints.iter();
-    endpoints
-        .map(|endpoint| {
-            let credentials = endpoint.credentials.as_ref();
-            (endpoint.url.as_str(), credentials.map(|credentials| credentials.password.as_str()))
-        })
-        .collect()
+    let secret = |endpoint: &Endpoint| endpoint.credentials.others.as_ref().map(secret);
+    endpoints.map(|endpoint| (endpoint.url.as_str(), secret(endpoint))).collect()
+}
+
+fn secret(source: &CredentialSource) -> String {
+    match source {
+        CredentialSource::SecretFile { file, .. } => read_secret(file).unwrap(),
+        CredentialSource::Stated(Identity::User { password, .. }) => password.clone(),
+        CredentialSource::Stated(other) => panic!("{other:?}"),
+    }
 }
 
 #[test]

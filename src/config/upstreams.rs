@@ -148,7 +148,7 @@ fn trusted_realms(section: &mut Section<'_, '_>) -> Vec<String> {
 /// The endpoints, each with the section's credentials if it is on the host of the first, and with
 /// the section's authorities unless it has its own.
 fn endpoints(section: &mut Section<'_, '_>, registry: &Registry) -> Vec<Endpoint> {
-    let credentials = credentials(section);
+    let credentials = Credentials::read_with_prefixes(section);
     let ca = section.take("ca", value::readable_file);
     let written = section.take("endpoints", value::some_of(Ok));
     let mut endpoints: Vec<Endpoint> = match written {
@@ -159,7 +159,7 @@ fn endpoints(section: &mut Section<'_, '_>, registry: &Registry) -> Vec<Endpoint
         return endpoints;
     };
     for endpoint in &mut endpoints {
-        if inherits_credentials(&endpoint.url, &home) && endpoint.credentials.is_none() {
+        if inherits_credentials(&endpoint.url, &home) && endpoint.credentials.is_empty() {
             endpoint.credentials.clone_from(&credentials);
         }
         if endpoint.ca.is_none() {
@@ -172,14 +172,14 @@ fn endpoints(section: &mut Section<'_, '_>, registry: &Registry) -> Vec<Endpoint
 fn endpoint<'a>(section: &mut Section<'_, 'a>, item: Written<'a>) -> Option<Endpoint> {
     if !matches!(item.value, Value::Toml(DeValue::Table(_))) {
         let url = section.parse("endpoints", item, value::endpoint_url)?;
-        return Some(Endpoint { url, credentials: None, ca: None });
+        return Some(Endpoint { url, credentials: Credentials::default(), ca: None });
     }
     let mut keys = section.below("endpoints", item)?;
     if !keys.has("url") {
         keys.wrong("url", "is missing; write for example url = \"https://registry.corp\"");
     }
     let url = keys.take("url", value::endpoint_url);
-    let credentials = credentials(&mut keys);
+    let credentials = Credentials::read(&mut keys);
     let ca = keys.take("ca", value::readable_file);
     Some(Endpoint { url: url?, credentials, ca })
 }
@@ -189,45 +189,13 @@ fn default_endpoint(registry: &Registry) -> Option<Endpoint> {
         DOCKER_HUB => DOCKER_HUB_ENDPOINT.to_owned(),
         host => format!("https://{host}"),
     };
-    Some(Endpoint { url: Url::parse(&url).ok()?, credentials: None, ca: None })
+    let url = Url::parse(&url).ok()?;
+    Some(Endpoint { url, credentials: Credentials::default(), ca: None })
 }
 
 /// On the same host, and not in the clear if `home` is reached over TLS.
 fn inherits_credentials(url: &Url, home: &Url) -> bool {
     url.host() == home.host() && (url.scheme() == "https" || home.scheme() == "http")
-}
-
-fn credentials(section: &mut Section<'_, '_>) -> Option<Credentials> {
-    let username = section.take("username", value::text);
-    let password = secret(section);
-    let secret_key = ["password", "password_file"].into_iter().find(|key| section.has(key));
-    match (section.has("username"), secret_key) {
-        (true, None) => section.wrong("username", "has no password; add password_file"),
-        (false, Some(key)) => {
-            section.wrong(key, "has no username; add username (\"<token>\" for an identity token)")
-        }
-        (true, Some(_)) | (false, None) => {}
-    }
-    Some(Credentials { username: username?, password: password? })
-}
-
-/// The password, or the content of its file, whichever is written in the stronger place.
-fn secret(section: &mut Section<'_, '_>) -> Option<String> {
-    let stated = section.take_written("password", value::text);
-    let from_file = section.take_written("password_file", value::secret_file);
-    match (stated, from_file) {
-        (Some((secret, stated)), Some((content, file))) => {
-            if stated.strength() == file.strength() {
-                section.wrong_at(
-                    file,
-                    "password_file",
-                    "stands beside password; write one of them",
-                );
-            }
-            Some(if stated.strength() > file.strength() { secret } else { content })
-        }
-        (stated, from_file) => stated.or(from_file).map(|(secret, _)| secret),
-    }
 }
 
 /// Docker Hub, unless another registry says that it is the default or Docker Hub that it is not.

@@ -2,7 +2,7 @@
 //! may be a secret.
 
 use std::{
-    fs, io,
+    fs,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -15,10 +15,10 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::{
-    Listen, Size,
+    Listen, Size, read_secret,
     written::{Value, Written, Wrong},
 };
-use crate::oci::Registry;
+use crate::oci::{Name, Registry};
 
 type Parsed<'a, T> = Result<T, Wrong<'a>>;
 
@@ -124,6 +124,13 @@ pub(super) fn registry(written: Written<'_>) -> Parsed<'_, Registry> {
         .parsed_from_text("no host name; write for example \"ghcr.io\" or \"registry.corp:5000\"")
 }
 
+/// The name of a repository, or the first components of one.
+pub(super) fn name(written: Written<'_>) -> Parsed<'_, Name> {
+    let name = written.as_text().map(|text| text.trim_end_matches('/'));
+    let name = name.and_then(|name| name.parse().ok());
+    written.parsed(name, "no repository; write for example \"team\" or \"team/app\"")
+}
+
 /// The URL of an endpoint. The message does not show it: it may hold a password by mistake.
 pub(super) fn endpoint_url(written: Written<'_>) -> Parsed<'_, Url> {
     let parsed = written.as_text().and_then(|text| Url::parse(text).ok());
@@ -161,20 +168,16 @@ pub(super) fn readable_file(written: Written<'_>) -> Parsed<'_, PathBuf> {
     }
 }
 
-/// The content of a file without the line break at its end. The message does not show the path: it
-/// may be the secret itself by mistake.
-pub(super) fn secret_file(written: Written<'_>) -> Parsed<'_, String> {
-    let secret = fs::read_to_string(path(written)?).and_then(|content| {
-        match content.trim_end_matches(['\r', '\n']) {
-            "" => Err(io::Error::other("it is empty")),
-            secret => Ok(secret.to_owned()),
-        }
-    });
-    secret.map_err(|error| {
-        written.wrong(&format!(
+/// The path of a file that holds a secret. The message does not show it: it may be the secret itself
+/// by mistake.
+pub(super) fn secret_file(written: Written<'_>) -> Parsed<'_, PathBuf> {
+    let file = path(written)?;
+    match read_secret(&file) {
+        Ok(_) => Ok(file),
+        Err(error) => Err(written.wrong(&format!(
             "cannot use this file: {error}; name a file that holds the secret and that this user may read"
-        ))
-    })
+        ))),
+    }
 }
 
 /// One of a few words.
@@ -233,7 +236,16 @@ impl<'a> Written<'a> {
         self.parsed(value, otherwise)
     }
 
-    fn items(self) -> Vec<Written<'a>> {
+    /// Whether this is what `[[key]]` makes.
+    pub(super) fn is_list_of_tables(self) -> bool {
+        let Value::Toml(DeValue::Array(items)) = self.value else {
+            return false;
+        };
+        items.iter().all(|item| item.get_ref().is_table())
+    }
+
+    /// The items of a list. One value stands for a list of one, and bare text is separated by commas.
+    pub(super) fn items(self) -> Vec<Written<'a>> {
         match self.value {
             Value::Toml(DeValue::Array(items)) => items
                 .iter()

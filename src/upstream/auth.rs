@@ -10,15 +10,17 @@ use http::StatusCode;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::config::Identity;
+
 use super::{
     Error,
     answer::{Answer, Source},
+    basic::basic,
     challenge::Challenge,
     client::{Client, Outgoing},
-    credentials::Identity,
     health::Operation,
     redirect::{self, Redirects},
-    token::{Grant, Issuer, Token, Tokens},
+    token::{Grant, Token, Tokens},
     trust,
 };
 
@@ -28,13 +30,12 @@ pub(super) struct Authorizer {
     root: Url,
     trusted_realms: Vec<String>,
     client: Arc<Client>,
-    issuer: Arc<Issuer>,
     /// How the endpoint last wanted it.
     known: Mutex<Option<Way>>,
     tokens: Tokens,
 }
 
-/// A way to authenticate that has passed the rules of trust.
+/// A way to authenticate.
 #[derive(Clone)]
 enum Way {
     Basic,
@@ -46,7 +47,7 @@ pub(super) enum Authorization {
     /// The credentials themselves.
     Basic(String),
     /// A token for them.
-    Bearer(Token, Grant),
+    Bearer(Token, Box<Grant>),
 }
 
 impl Authorization {
@@ -61,16 +62,10 @@ impl Authorization {
 
 impl Authorizer {
     /// `root` is the endpoint's `/v2/`.
-    pub(super) fn new(
-        root: Url,
-        identity: Identity,
-        trusted_realms: Vec<String>,
-        client: Arc<Client>,
-    ) -> Authorizer {
+    pub(super) fn new(root: Url, trusted_realms: Vec<String>, client: Arc<Client>) -> Authorizer {
         Authorizer {
             root,
             trusted_realms,
-            issuer: Arc::new(Issuer::new(Arc::clone(&client), identity)),
             client,
             known: Mutex::default(),
             tokens: Tokens::default(),
@@ -79,15 +74,18 @@ impl Authorizer {
 
     /// What to present without having been asked; `None` while the endpoint's way is unknown, or
     /// when it refuses a token for `scope`: then the registry itself shall say what it thinks.
-    pub(super) async fn known(&self, scope: &str) -> Result<Option<Authorization>, Error> {
+    pub(super) async fn known(
+        &self,
+        scope: &str,
+        identity: &Identity,
+    ) -> Result<Option<Authorization>, Error> {
         let way = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let grant = match way {
             None => return Ok(None),
-            Some(Way::Basic) => return Ok(self.identity().basic().map(Authorization::Basic)),
+            Some(Way::Basic) => return Ok(basic(identity).map(Authorization::Basic)),
             Some(Way::Bearer { realm, service }) => {
-                let kept = self.tokens.grant(scope);
-                kept.filter(|grant| grant.realm == realm && grant.service == service)
-                    .unwrap_or_else(|| grant(realm, service, scope, None))
+                let new = grant(identity, realm, service, scope, None);
+                self.tokens.grant(scope).filter(|kept| kept.is_like(&new)).unwrap_or(new)
             }
         };
         match self.token(scope, grant).await {
@@ -104,6 +102,7 @@ impl Authorizer {
         &self,
         answer: &Answer,
         scope: &str,
+        identity: &Identity,
         presented: Option<Authorization>,
         started: Instant,
     ) -> Result<Option<Authorization>, Error> {
@@ -115,48 +114,45 @@ impl Authorizer {
                 let Some((way, named)) = self.way(answer).await? else {
                     return Ok(None);
                 };
-                self.follow_way(way, named, scope, presented, started).await
+                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(way.clone());
+                let Way::Bearer { realm, service } = way else {
+                    let is_new = !matches!(presented, Some(Authorization::Basic(_)));
+                    return Ok(basic(identity).filter(|_| is_new).map(Authorization::Basic));
+                };
+                let grant = grant(identity, realm, service, scope, named.as_deref());
+                self.new_token(scope, grant, presented, started).await
             }
             (StatusCode::FORBIDDEN, Some(Authorization::Bearer(token, grant)))
                 if token.received < started =>
             {
                 self.tokens.forget(scope, &token);
-                self.token(scope, grant).await.map(Some)
+                self.token(scope, *grant).await.map(Some)
             }
             _ => Ok(None),
         }
     }
 
-    async fn follow_way(
+    async fn new_token(
         &self,
-        way: Way,
-        named: Option<String>,
         scope: &str,
+        grant: Grant,
         presented: Option<Authorization>,
         started: Instant,
     ) -> Result<Option<Authorization>, Error> {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(way.clone());
-        match (way, presented) {
-            (Way::Basic, Some(Authorization::Basic(_))) => Ok(None),
-            (Way::Basic, _) => Ok(self.identity().basic().map(Authorization::Basic)),
-            (Way::Bearer { realm, service }, presented) => {
-                let grant = grant(realm, service, scope, named.as_deref());
-                if let Some(Authorization::Bearer(token, refused)) = presented {
-                    if token.received >= started && refused == grant {
-                        return Ok(None);
-                    }
-                    self.tokens.forget(scope, &token);
-                }
-                self.token(scope, grant).await.map(Some)
+        if let Some(Authorization::Bearer(token, refused)) = presented {
+            if token.received >= started && *refused == grant {
+                return Ok(None);
             }
+            self.tokens.forget(scope, &token);
         }
+        self.token(scope, grant).await.map(Some)
     }
 
     /// The way a refusal points to, and the scope it names. Some registries challenge only at
     /// `/v2/`, whose scope is that of no repository.
     async fn way(&self, refusal: &Answer) -> Result<Option<(Way, Option<String>)>, Error> {
         if let Some(challenge) = Challenge::best_of(&refusal.headers) {
-            return self.trusted(challenge, &refusal.url).map(Some);
+            return way(challenge, &refusal.url).map(Some);
         }
         let root = Outgoing::get(Operation::Probe, self.root.clone());
         let answer = redirect::follow(&self.client, root, Redirects::Follow).await?;
@@ -164,22 +160,18 @@ impl Authorizer {
             answer.status == StatusCode::UNAUTHORIZED && answer.source == Source::Asked;
         match Challenge::best_of(&answer.headers).filter(|_| is_challenge) {
             Some(challenge) => {
-                let (way, _) = self.trusted(challenge, &answer.url)?;
+                let (way, _) = way(challenge, &answer.url)?;
                 Ok(Some((way, None)))
             }
             None => Ok(None),
         }
     }
 
-    /// Checks a challenge to a request for `asked` against the rules of trust.
-    fn trusted(&self, challenge: Challenge, asked: &Url) -> Result<(Way, Option<String>), Error> {
-        let (realm, service, scope) = match challenge {
-            Challenge::Basic => return Ok((Way::Basic, None)),
-            Challenge::Bearer { realm, service, scope } => (realm, service, scope),
-        };
-        let realm = trust::checked_step(asked, &realm)?;
-        let may_see = || trust::may_see_credentials(&self.root, &realm, &self.trusted_realms);
-        if self.identity().is_secret() && !may_see() {
+    /// Whatever leads here, credentials pass only to a realm that may see them.
+    async fn token(&self, scope: &str, grant: Grant) -> Result<Authorization, Error> {
+        let realm = &grant.realm;
+        let may_see = || trust::may_see_credentials(&self.root, realm, &self.trusted_realms);
+        if grant.identity != Identity::Anonymous && !may_see() {
             return Err(Error::Invalid(format!(
                 "{} sends its credentials to the realm {}, which is not trusted with them; add \"{}\" to trusted_realms if it should be",
                 self.root.authority(),
@@ -187,22 +179,31 @@ impl Authorizer {
                 realm.host_str().unwrap_or_default(),
             )));
         }
-        Ok((Way::Bearer { realm, service }, scope))
+        let token = self.tokens.get(scope, &grant, &self.client).await?;
+        Ok(Authorization::Bearer(token, grant.into()))
     }
+}
 
-    async fn token(&self, scope: &str, grant: Grant) -> Result<Authorization, Error> {
-        let token = self.tokens.get(scope, &grant, &self.issuer).await?;
-        Ok(Authorization::Bearer(token, grant))
-    }
-
-    fn identity(&self) -> &Identity {
-        self.issuer.identity()
+/// The way that a challenge to a request for `asked` points to, and the scope it names.
+fn way(challenge: Challenge, asked: &Url) -> Result<(Way, Option<String>), Error> {
+    match challenge {
+        Challenge::Basic => Ok((Way::Basic, None)),
+        Challenge::Bearer { realm, service, scope } => {
+            let realm = trust::checked_step(asked, &realm)?;
+            Ok((Way::Bearer { realm, service }, scope))
+        }
     }
 }
 
 /// Asks for `scope`, and for what the registry `named` beside it.
-fn grant(realm: Url, service: Option<String>, scope: &str, named: Option<&str>) -> Grant {
+fn grant(
+    identity: &Identity,
+    realm: Url,
+    service: Option<String>,
+    scope: &str,
+    named: Option<&str>,
+) -> Grant {
     let scopes: BTreeSet<String> =
         named.unwrap_or_default().split_ascii_whitespace().chain([scope]).map(Into::into).collect();
-    Grant { realm, service, scopes }
+    Grant { identity: identity.clone(), realm, service, scopes }
 }

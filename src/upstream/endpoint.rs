@@ -11,17 +11,17 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::{
-    config,
+    config::{self, Identity},
     oci::{Digest, Name, OCI_INDEX, Reference},
 };
 
 use super::{
     Error, SetupError,
-    answer::Answer,
+    answer::{Answer, Source},
     auth::{Authorization, Authorizer},
     client::{Client, Outgoing, Times},
     connector::Connector,
-    credentials::Identity,
+    credentials::Credentials,
     guard::Guard,
     health::{Health, Operation},
     redirect::{self, Redirects},
@@ -48,6 +48,7 @@ pub(super) struct Endpoint {
     /// Comes before the names of repositories: empty, or `prefix/`.
     prefix: String,
     client: Arc<Client>,
+    credentials: Credentials,
     auth: Authorizer,
 }
 
@@ -173,14 +174,9 @@ impl Endpoint {
         let connector = Connector::new(guard, tls, limits.connect_timeout);
         let times = Times { first_byte: FIRST_BYTE, idle: limits.idle_timeout };
         let client = Arc::new(Client::new(connector, health, times));
-        let identity = Identity::new(endpoint.credentials.as_ref());
         Ok(Endpoint {
-            auth: Authorizer::new(
-                root.clone(),
-                identity,
-                trusted_realms.to_vec(),
-                Arc::clone(&client),
-            ),
+            auth: Authorizer::new(root.clone(), trusted_realms.to_vec(), Arc::clone(&client)),
+            credentials: Credentials::open(&endpoint.credentials)?,
             prefix: prefix_of(&endpoint.url),
             root,
             client,
@@ -192,26 +188,39 @@ impl Endpoint {
         self.root.authority()
     }
 
-    /// An answer that counts as success: 2xx, or what `ask` takes for it. Authenticates as needed.
+    /// An answer that counts as success: 2xx, or what `ask` takes for it. Authenticates as needed;
+    /// where that is in vain, it is tried once more if the credentials have changed meanwhile.
     pub(super) async fn exchange(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
+        let identity = self.credentials.identity(ask.name).await;
+        let mut outcome = self.exchange_as(&identity, ask).await;
+        if is_refusal(&outcome)
+            && let Some(other) = self.credentials.instead_of(&identity, ask.name).await
+        {
+            outcome = self.exchange_as(&other, ask).await;
+        }
+        match outcome? {
+            answer if ask.is_answered_by(&answer) => Ok(answer),
+            answer => Err(answer.into_error().await),
+        }
+    }
+
+    /// The last answer after as many requests as authentication takes.
+    async fn exchange_as(&self, identity: &Identity, ask: &Ask<'_>) -> Result<Answer, Error> {
         let started = Instant::now();
         let scope = format!("repository:{}{}:pull", self.prefix, ask.name);
-        let mut authorization = self.auth.known(&scope).await?;
-        let mut attempts = 1;
-        loop {
+        let mut authorization = self.auth.known(&scope, identity).await?;
+        for _ in 1..MAX_ATTEMPTS {
             let answer = self.send(ask, authorization.as_ref()).await?;
             if ask.is_answered_by(&answer) {
                 return Ok(answer);
             }
-            if attempts == MAX_ATTEMPTS {
-                return Err(answer.into_error().await);
-            }
-            attempts += 1;
-            authorization = self.auth.renewed(&answer, &scope, authorization, started).await?;
+            let renewal = self.auth.renewed(&answer, &scope, identity, authorization, started);
+            authorization = renewal.await?;
             if authorization.is_none() {
-                return Err(answer.into_error().await);
+                return Ok(answer);
             }
         }
+        self.send(ask, authorization.as_ref()).await
     }
 
     /// Whether `/v2/` answers anything, even a challenge, but a failure of its own.
@@ -240,6 +249,14 @@ impl Endpoint {
         url.set_path(&format!("/v2/{}{}/{}", self.prefix, ask.name, ask.path));
         url.set_query(ask.query.as_deref());
         url
+    }
+}
+
+/// Whether the registry, or who gives out its tokens, does not believe who asked.
+fn is_refusal(outcome: &Result<Answer, Error>) -> bool {
+    match outcome {
+        Ok(answer) => answer.source == Source::Asked && answer.status == StatusCode::UNAUTHORIZED,
+        Err(error) => matches!(error, Error::Denied(_)),
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`Upstream`] is the only way in. Below it, from the outside in:
 //!
 //! - `endpoint`: one exchange, with as many requests as authentication takes;
-//! - `auth`, over `challenge`, `token` and `credentials`: what to present;
+//! - `credentials`: who Larder is; `auth`, over `challenge`, `token` and `basic`: what it presents;
 //! - `redirect`: from one request to the answer it leads to;
 //! - `client`, over `connector`, `tls` and `guard`: one request on one connection;
 //! - `answer` and `body`: what comes back; `health`: what it says of upstream;
@@ -31,6 +31,7 @@ use self::{
 
 mod answer;
 mod auth;
+mod basic;
 mod body;
 mod challenge;
 mod client;

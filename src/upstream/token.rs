@@ -14,11 +14,13 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::{Url, form_urlencoded};
 
+use crate::config::Identity;
+
 use super::{
     Error,
     answer::Answer,
+    basic::basic,
     client::{Client, Outgoing},
-    credentials::Identity,
     health::{Flight, Operation, launch},
     redirect::{self, Redirects},
 };
@@ -38,12 +40,22 @@ const MAX_FETCH: Duration = Duration::from_secs(20);
 /// Tokens kept before those that are of no use are dropped.
 const MAX_ENTRIES: usize = 1024;
 
-/// What a token is asked for. The credentials are those of the [`Issuer`].
+/// What a token is asked for, and by whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Grant {
+    pub(super) identity: Identity,
     pub(super) realm: Url,
     pub(super) service: Option<String>,
     pub(super) scopes: BTreeSet<String>,
+}
+
+impl Grant {
+    /// Whether both differ in nothing but scopes.
+    pub(super) fn is_like(&self, other: &Grant) -> bool {
+        self.identity == other.identity
+            && self.realm == other.realm
+            && self.service == other.service
+    }
 }
 
 /// A token. Has no `Debug`: it is a secret.
@@ -87,9 +99,9 @@ impl Tokens {
         &self,
         scope: &str,
         grant: &Grant,
-        issuer: &Arc<Issuer>,
+        client: &Arc<Client>,
     ) -> Result<Token, Error> {
-        self.flight(scope, grant, issuer).await
+        self.flight(scope, grant, client).await
     }
 
     /// Never hands out `refused` again.
@@ -108,7 +120,7 @@ impl Tokens {
         &self,
         scope: &str,
         grant: &Grant,
-        issuer: &Arc<Issuer>,
+        client: &Arc<Client>,
     ) -> Flight<Result<Token, Error>> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.get(scope)
@@ -123,7 +135,7 @@ impl Tokens {
         if entries.len() >= MAX_ENTRIES {
             entries.clear();
         }
-        let flight = issuer.start(grant.clone());
+        let flight = start(Arc::clone(client), grant.clone());
         let entry = Entry { grant: grant.clone(), flight: flight.clone() };
         entries.insert(scope.to_owned(), entry);
         flight
@@ -140,61 +152,39 @@ impl Entry {
     }
 }
 
-/// Asks realms for tokens, as one identity.
-pub(super) struct Issuer {
-    client: Arc<Client>,
-    identity: Identity,
+fn start(client: Arc<Client>, grant: Grant) -> Flight<Result<Token, Error>> {
+    let request = async move {
+        let late = |_| {
+            Err(Error::Unreachable(format!("no token from {} in time", grant.realm.authority())))
+        };
+        tokio::time::timeout(MAX_FETCH, fetch(&client, &grant)).await.unwrap_or_else(late)
+    };
+    launch(request.boxed())
 }
 
-impl Issuer {
-    pub(super) fn new(client: Arc<Client>, identity: Identity) -> Issuer {
-        Issuer { client, identity }
-    }
-
-    /// Who asks.
-    pub(super) fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    fn start(self: &Arc<Self>, grant: Grant) -> Flight<Result<Token, Error>> {
-        let issuer = Arc::clone(self);
-        let fetch = async move {
-            let late = |_| {
-                Err(Error::Unreachable(format!(
-                    "no token from {} in time",
-                    grant.realm.authority()
-                )))
-            };
-            tokio::time::timeout(MAX_FETCH, issuer.fetch(&grant)).await.unwrap_or_else(late)
-        };
-        launch(fetch.boxed())
-    }
-
-    async fn fetch(&self, grant: &Grant) -> Result<Token, Error> {
-        if let Identity::Token(secret) = &self.identity {
-            let answer = self.client.send(&refresh(grant, secret)).await?;
-            // Not every realm speaks OAuth2, and they say so in many ways.
-            if !matches!(answer.status.as_u16(), 300..=399 | 400 | 401 | 404 | 405) {
-                return token(answer).await;
-            }
+async fn fetch(client: &Client, grant: &Grant) -> Result<Token, Error> {
+    if let Identity::Token(secret) = &grant.identity {
+        let answer = client.send(&refresh(grant, secret)).await?;
+        // Not every realm speaks OAuth2, and they say so in many ways.
+        if !matches!(answer.status.as_u16(), 300..=399 | 400 | 401 | 404 | 405) {
+            return token(answer).await;
         }
-        let outgoing = query(grant, &self.identity);
-        token(redirect::follow(&self.client, outgoing, Redirects::Follow).await?).await
     }
+    token(redirect::follow(client, query(grant), Redirects::Follow).await?).await
 }
 
 /// The GET of token.md. A query of the realm's own stays.
-fn query(grant: &Grant, identity: &Identity) -> Outgoing {
+fn query(grant: &Grant) -> Outgoing {
     let mut outgoing = Outgoing::get(Operation::Token, grant.realm.clone());
     {
         let mut pairs = outgoing.url.query_pairs_mut();
         pairs.extend_pairs(grant.service.iter().map(|service| ("service", service)));
         pairs.extend_pairs(grant.scopes.iter().map(|scope| ("scope", scope)));
-        if let Identity::User { name, .. } = identity {
+        if let Identity::User { name, .. } = &grant.identity {
             pairs.append_pair("account", name);
         }
     }
-    outgoing.authorization = identity.basic();
+    outgoing.authorization = basic(&grant.identity);
     outgoing
 }
 
@@ -274,6 +264,7 @@ mod tests {
 
     fn grant(realm: &str, service: Option<&str>, scopes: &[&str]) -> Grant {
         Grant {
+            identity: Identity::Anonymous,
             realm: realm.parse().unwrap(),
             service: service.map(Into::into),
             scopes: scopes.iter().map(ToString::to_string).collect(),
@@ -290,7 +281,7 @@ mod tests {
             (grant("https://h/t?x=1", None, &["b", "a"]), "x=1&scope=a&scope=b"),
         ];
         for (grant, want) in table {
-            let outgoing = query(&grant, &Identity::Anonymous);
+            let outgoing = query(&grant);
             assert_eq!(outgoing.url.query(), Some(want));
             assert_eq!(outgoing.authorization, None);
         }

@@ -22,6 +22,7 @@ mod configure;
 mod connections;
 mod content_kinds;
 mod crash;
+mod credentials;
 mod deploy;
 mod download;
 mod expiry;

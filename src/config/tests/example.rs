@@ -6,6 +6,9 @@ use super::*;
 
 const EXAMPLE: &str = include_str!("../../../config.example.toml");
 
+/// Keys that hold tables with keys of their own.
+const LISTS_OF_TABLES: [&str; 2] = ["upstream.credentials", "upstream.endpoints"];
+
 /// The example with every key uncommented, up to the upstreams and from there on.
 fn uncommented_example(setting: &Setting) -> (String, String) {
     let is_prose = |line: &str| line.starts_with("# ") && !line.starts_with("#  ");
@@ -71,7 +74,7 @@ fn collect_keys(table: &toml::Table, prefix: &str, keys: &mut BTreeSet<String>) 
         for table in &tables {
             collect_keys(table, &format!("{path}."), keys);
         }
-        if tables.is_empty() || path == "upstream.endpoints" {
+        if tables.is_empty() || LISTS_OF_TABLES.contains(&path.as_str()) {
             keys.insert(path);
         }
     }

@@ -198,6 +198,26 @@ const MISTAKES: &[(&str, &str)] = &[
         "larder.toml:4: upstream.password_file: cannot use this file: No such file or directory (os error 2); name a file that holds the secret and that this user may read",
     ),
     (
+        "[[upstream]]\nregistry = \"ghcr.io\"\ncredentials = \"me\"",
+        "larder.toml:3: upstream.credentials: is no list of sections; write [[upstream.credentials]]",
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\n[[upstream.credentials]]\nusername = \"me\"\npassword = \"s3cret\"",
+        "larder.toml:3: upstream.credentials.prefix: is missing; write for example prefix = \"team\"",
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\n[[upstream.credentials]]\nprefix = \"Team/*\"\nusername = \"me\"\npassword = \"s3cret\"",
+        "larder.toml:4: upstream.credentials.prefix: \"Team/*\" is no repository; write for example \"team\" or \"team/app\"",
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\n[[upstream.credentials]]\nprefix = \"team\"",
+        "larder.toml:4: upstream.credentials.prefix: has no credentials; add username and password_file",
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\n[[upstream.credentials]]\nprefix = \"team\"\nusername = \"me\"\npassword = \"s3cret\"\n[[upstream.credentials]]\nprefix = \"team/\"\nusername = \"me\"\npassword = \"s3cret\"",
+        "larder.toml:8: upstream.credentials.prefix: has credentials already; write one of them",
+    ),
+    (
         "[[upstream]]\nregistry = \"ghcr.io\"\nusername = \"me\"\npassword_file = \"empty\"",
         "larder.toml:4: upstream.password_file: cannot use this file: it is empty; name a file that holds the secret and that this user may read",
     ),

@@ -44,7 +44,7 @@ fn an_added_registry_is_asked_about_every_tag() {
 
 #[test]
 fn credentials_stay_on_the_first_endpoints_host_and_out_of_the_clear() {
-    let config = load(
+    let setting = Setting::new(
         r#"[[upstream]]
         registry = "corp.io"
         username = "me"
@@ -58,17 +58,43 @@ fn credentials_stay_on_the_first_endpoints_host_and_out_of_the_clear() {
             { url = "https://art.corp/x", username = "you", password = "own" },
         ]"#,
     );
+    let config = setting.load();
     assert_eq!(
         endpoints(upstream(&config, "corp.io")),
         [
-            ("https://art.corp/docker-remote", Some("s3cret")),
-            ("https://art.corp:8443/", Some("s3cret")),
+            ("https://art.corp/docker-remote", Some("s3cret".to_owned())),
+            ("https://art.corp:8443/", Some("s3cret".to_owned())),
             ("http://art.corp/", None),
             ("https://other.corp/", None),
-            ("https://backup.corp/", Some("s3cret")),
-            ("https://art.corp/x", Some("own")),
+            ("https://backup.corp/", Some("s3cret".to_owned())),
+            ("https://art.corp/x", Some("own".to_owned())),
         ]
     );
+    assert!(!format!("{config:?}").contains("s3cret"));
+}
+
+#[test]
+fn the_longest_prefix_comes_first_on_the_registrys_own_host() {
+    let config = load(
+        r#"[[upstream]]
+        registry = "corp.io"
+        endpoints = ["https://corp.io", "https://other.corp"]
+        [[upstream.credentials]]
+        prefix = "team"
+        username = "team"
+        password = "s3cret"
+        [[upstream.credentials]]
+        prefix = "team/app/"
+        username = "<token>"
+        password_file = "secret""#,
+    );
+    let [own, other] = upstream(&config, "corp.io").endpoints.as_slice() else {
+        panic!("{config:?}");
+    };
+    let prefixes: Vec<&str> =
+        own.credentials.by_prefix.iter().map(|(prefix, _)| prefix.as_str()).collect();
+    assert_eq!(prefixes, ["team/app", "team"]);
+    assert!(own.credentials.others.is_none() && other.credentials.is_empty());
     assert!(!format!("{config:?}").contains("s3cret"));
 }
 
@@ -96,7 +122,7 @@ fn one_key_of_one_upstream_may_be_a_variable() {
         .with_variable("LARDER_UPSTREAM_DOCKER_IO_DEFAULT", "false");
     let config = setting.load();
     let corp = upstream(&config, "my-corp.io:5000");
-    assert_eq!(endpoints(corp), [("https://my-corp.io:5000/", Some("stronger"))]);
+    assert_eq!(endpoints(corp), [("https://my-corp.io:5000/", Some("stronger".to_owned()))]);
     assert_eq!(upstream(&config, "ghcr.io").tag_ttl, Duration::from_secs(7));
     let quay = endpoints(upstream(&config, "quay.io"));
     assert_eq!(quay, [("http://a.io/", None), ("http://b.io/", None)]);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Error, Upstream};
 use crate::{
-    config::{self, Credentials, Endpoint},
+    config::{self, CredentialSource, Credentials, Endpoint, Identity},
     metrics::Metrics,
     oci::{Algorithm, Digest, Name, Reference},
 };
@@ -25,11 +25,12 @@ fn anonymous(urls: &[String]) -> Upstream {
 
 /// An upstream at `url` that knows Larder as `username`.
 fn with_credentials(url: &str, username: &str, trusted_realms: &[&str]) -> Upstream {
-    let credentials = Credentials { username: username.into(), password: "secret".into() };
-    build(vec![endpoint(url, Some(credentials))], trusted_realms)
+    let identity = Identity::new(username, "secret".to_owned());
+    build(vec![endpoint(url, Some(CredentialSource::Stated(identity)))], trusted_realms)
 }
 
-fn endpoint(url: &str, credentials: Option<Credentials>) -> Endpoint {
+fn endpoint(url: &str, source: Option<CredentialSource>) -> Endpoint {
+    let credentials = Credentials { others: source, ..Credentials::default() };
     Endpoint { url: url.parse().unwrap(), credentials, ca: None }
 }
 

@@ -25,6 +25,8 @@ pub enum Auth {
     AnonymousToken,
     /// Who shows a token, given for name and password.
     PasswordToken(&'static str, &'static str),
+    /// As [`Auth::PasswordToken`], with a name and a password for each repository.
+    PasswordTokenOf(&'static [(&'static str, &'static str, &'static str)]),
     /// Who shows a token, given by POST for this refresh token.
     IdentityToken(&'static str),
     /// Who shows a token of a server elsewhere; nobody has one.
@@ -68,25 +70,26 @@ impl Shared {
         repository: Option<&str>,
     ) -> Option<Answer> {
         let scope = repository.map(|name| format!("repository:{name}:pull"));
-        let (passes, challenge) = match &self.auth {
+        let (passes, challenge) = match &state.auth {
             Auth::Open => return None,
             Auth::Basic(user, password) => {
                 (is_basic(request, user, password), "Basic realm=\"fake\"".to_owned())
             }
             Auth::AnonymousToken
             | Auth::PasswordToken(..)
+            | Auth::PasswordTokenOf(_)
             | Auth::IdentityToken(_)
             | Auth::ForeignRealm(_) => (
                 state.tokens.allow(request, scope.as_deref()),
-                self.bearer_challenge(scope.as_deref()),
+                self.bearer_challenge(state, scope.as_deref()),
             ),
         };
         let unauthorized = error(401, "UNAUTHORIZED").with("www-authenticate", challenge);
         (!passes).then_some(unauthorized)
     }
 
-    pub(super) fn bearer_challenge(&self, scope: Option<&str>) -> String {
-        let realm = if let Auth::ForeignRealm(realm) = &self.auth {
+    pub(super) fn bearer_challenge(&self, state: &State, scope: Option<&str>) -> String {
+        let realm = if let Auth::ForeignRealm(realm) = &state.auth {
             realm.clone()
         } else {
             format!("{}/token", self.url())
@@ -98,8 +101,21 @@ impl Shared {
     /// The answer of the token endpoint.
     pub(super) fn token(&self, state: &mut State, request: &Request) -> Answer {
         let is_post = request.method == "POST";
-        let may_have = match &self.auth {
+        let asked: Vec<String> = if is_post {
+            request.form_values("scope").collect()
+        } else {
+            request.query_values("scope").collect()
+        };
+        let scopes: Vec<String> =
+            asked.iter().flat_map(|scope| scope.split(' ')).map(str::to_owned).collect();
+        let may_have = match &state.auth {
             Auth::PasswordToken(user, password) => is_basic(request, user, password),
+            Auth::PasswordTokenOf(accounts) => {
+                accounts.iter().any(|(repository, user, password)| {
+                    scopes == [format!("repository:{repository}:pull")]
+                        && is_basic(request, user, password)
+                })
+            }
             Auth::IdentityToken(secret) => is_post && has_refresh_token(request, secret),
             Auth::Open | Auth::AnonymousToken => true,
             Auth::Basic(..) | Auth::ForeignRealm(_) => false,
@@ -107,13 +123,7 @@ impl Shared {
         if !may_have {
             return error(401, "UNAUTHORIZED");
         }
-        let asked: Vec<String> = if is_post {
-            request.form_values("scope").collect()
-        } else {
-            request.query_values("scope").collect()
-        };
-        let scopes = asked.iter().flat_map(|scope| scope.split(' ')).map(str::to_owned);
-        let token = state.tokens.give(scopes.collect());
+        let token = state.tokens.give(scopes);
         let field = if is_post { "access_token" } else { "token" };
         let body = json!({ field: token, "expires_in": 300 });
         Answer::new(200, body.to_string()).with("content-type", "application/json")

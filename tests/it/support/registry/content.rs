@@ -103,22 +103,23 @@ impl Shared {
             return self.challenge(state, request, None).unwrap_or_else(|| Answer::new(200, "{}"));
         };
         self.challenge(state, request, Some(repository))
-            .unwrap_or_else(|| self.content(&state.content, request, repository, kind, reference))
+            .unwrap_or_else(|| self.content(state, request, repository, kind, reference))
     }
 
     fn content(
         &self,
-        content: &Content,
+        state: &State,
         request: &Request,
         repository: &str,
         kind: &str,
         reference: &str,
     ) -> Answer {
+        let content = &state.content;
         let Some(repository) = content.repositories.get(repository) else {
             return not_found();
         };
         match (repository.denied, kind) {
-            (Some(status), _) => self.denial(status),
+            (Some(status), _) => self.denial(state, status),
             (None, "manifests") => manifest(repository, reference),
             (None, "tags") => tags(content, repository, request),
             (None, "referrers") => referrers(content, repository, request, reference),
@@ -126,10 +127,10 @@ impl Shared {
         }
     }
 
-    fn denial(&self, status: u16) -> Answer {
+    fn denial(&self, state: &State, status: u16) -> Answer {
         let answer = error(status, "DENIED");
         match status {
-            401 => answer.with("www-authenticate", self.bearer_challenge(None)),
+            401 => answer.with("www-authenticate", self.bearer_challenge(state, None)),
             _ => answer,
         }
     }

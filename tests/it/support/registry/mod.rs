@@ -55,7 +55,6 @@ pub struct Builder {
 struct Shared {
     address: SocketAddr,
     scheme: &'static str,
-    auth: Auth,
     state: Mutex<State>,
     log: watch::Sender<Vec<Arc<Request>>>,
     /// Connections accepted so far.
@@ -79,6 +78,7 @@ struct Ranges {
 struct State {
     content: Content,
     rules: Rules,
+    auth: Auth,
     tokens: Tokens,
 }
 
@@ -232,6 +232,11 @@ impl FakeRegistry {
         within_limit("a mode", reached.wait_for(|reached| *reached == mode)).await.unwrap();
     }
 
+    /// Lets in only those who can show this, from now on.
+    pub fn set_auth(&self, auth: Auth) {
+        self.shared.lock().auth = auth;
+    }
+
     /// Every token given out so far is worth nothing now.
     pub fn expire_tokens(&self) {
         self.shared.lock().tokens.expire();
@@ -329,8 +334,7 @@ impl Builder {
         let shared = Arc::new(Shared {
             address: socket.local_addr().unwrap(),
             scheme: if acceptor.is_some() { "https" } else { "http" },
-            auth: self.auth,
-            state: Mutex::default(),
+            state: Mutex::new(State { auth: self.auth, ..State::default() }),
             log: watch::Sender::default(),
             connections: AtomicUsize::new(0),
             ranges: watch::Sender::default(),
