@@ -4,6 +4,7 @@
 //! command line, in the environment and in the file, and knows by that which keys there are.
 
 mod credentials;
+mod docker_config;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod reader;
@@ -31,6 +32,7 @@ use reader::{Reader, Section};
 use written::{Document, Origin};
 
 pub use credentials::{CredentialSource, Credentials, Identity, read_secret};
+pub use docker_config::{DockerConfig, DockerLogin, helper_server};
 pub use reader::Sources;
 pub use tls::Tls;
 

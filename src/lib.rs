@@ -296,9 +296,10 @@ fn set_up_upstreams(
     own_listeners: Arc<[SocketAddr]>,
     metrics: &Arc<Metrics>,
 ) -> Result<Vec<Upstream>, StartError> {
+    let helpers = Arc::default();
     let set_up = |upstream: &config::Upstream| {
         let limits = &config.download;
-        Ok(Upstream::new(upstream, limits, own_listeners.clone(), metrics.clone())?)
+        Ok(Upstream::new(upstream, limits, own_listeners.clone(), &helpers, metrics.clone())?)
     };
     config.upstreams.iter().map(set_up).collect()
 }

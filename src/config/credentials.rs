@@ -5,6 +5,7 @@ use std::{
     cmp::Reverse,
     fmt, fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::{reader::Section, value, written::Written};
@@ -13,8 +14,11 @@ use crate::oci::Name;
 /// The user name that marks a secret as an identity token (docker/cli, native_store.go).
 const IDENTITY_TOKEN: &str = "<token>";
 
-/// The keys that say who Larder is.
-const KEYS: [&str; 3] = ["username", "password", "password_file"];
+/// Keys of which one says who Larder is.
+const SOURCES: [&str; 3] = ["username", "docker_config", "credential_helper"];
+
+/// How long what a credential helper says is believed unless configured.
+const HELPER_TTL: Duration = Duration::from_secs(15 * 60);
 
 /// What an endpoint is shown, by repository.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +41,20 @@ pub enum CredentialSource {
         /// For [`read_secret`].
         file: PathBuf,
     },
+    /// Docker's, Podman's or Kubernetes' own file has them.
+    DockerConfig {
+        /// For [`super::DockerConfig::read`].
+        file: PathBuf,
+        /// How long what a helper says is believed.
+        helper_ttl: Duration,
+    },
+    /// A credential helper says them.
+    Helper {
+        /// `docker-credential-<name>`
+        name: String,
+        /// How long what it says is believed.
+        helper_ttl: Duration,
+    },
 }
 
 /// Who Larder is. `Debug` shows no secret.
@@ -53,6 +71,8 @@ pub enum Identity {
     },
     /// The holder of an OAuth2 refresh token, which Docker calls an identity token.
     Token(String),
+    /// The holder of a token that the registry itself takes, and that nothing renews.
+    RegistryToken(String),
 }
 
 impl Credentials {
@@ -121,7 +141,8 @@ fn of_prefix<'a>(
     if others.iter().any(|(other, _)| *other == prefix) {
         keys.wrong_at(origin, "prefix", "has credentials already; write one of them");
     }
-    if source.is_none() && !KEYS.iter().any(|key| keys.has(key)) {
+    let is_stated = SOURCES.iter().chain(&["password", "password_file"]).any(|key| keys.has(key));
+    if source.is_none() && !is_stated {
         keys.wrong_at(origin, "prefix", "has no credentials; add username and password_file");
     }
     Some((prefix, source?))
@@ -129,6 +150,28 @@ fn of_prefix<'a>(
 
 /// What the keys of one table say.
 fn source(section: &mut Section<'_, '_>) -> Option<CredentialSource> {
+    let login = login(section);
+    let file = section.take("docker_config", value::docker_config);
+    let helper = section.take("credential_helper", value::helper_name);
+    let helper_ttl = section.take("helper_ttl", value::positive_duration).unwrap_or(HELPER_TTL);
+    let stated: Vec<&str> = SOURCES.into_iter().filter(|key| section.has(key)).collect();
+    match stated.as_slice() {
+        [first, second, ..] => {
+            section.wrong(second, &format!("stands beside {first}; write one of them"));
+        }
+        [] | ["username"] if section.has("helper_ttl") => {
+            let message = "has no effect; add docker_config or credential_helper";
+            section.wrong("helper_ttl", message);
+        }
+        [] | [_] => {}
+    }
+    let file = file.map(|file| CredentialSource::DockerConfig { file, helper_ttl });
+    let helper = helper.map(|name| CredentialSource::Helper { name, helper_ttl });
+    login.or(file).or(helper)
+}
+
+/// A user name with its password.
+fn login(section: &mut Section<'_, '_>) -> Option<CredentialSource> {
     let username = section.take("username", value::text);
     let secret = secret(section);
     let secret_key = ["password", "password_file"].into_iter().find(|key| section.has(key));
@@ -176,6 +219,7 @@ impl fmt::Debug for Identity {
             Identity::Anonymous => f.write_str("Anonymous"),
             Identity::User { name, .. } => f.debug_tuple("User").field(name).finish(),
             Identity::Token(_) => f.write_str("Token"),
+            Identity::RegistryToken(_) => f.write_str("RegistryToken"),
         }
     }
 }

@@ -24,6 +24,7 @@ impl Setting {
             ("password", "s3cret"),
             ("backup-password", "s3cret\n"),
             ("empty", "\n"),
+            ("config.json", "{\"credsStore\": \"pass\"}"),
             ("corp.pem", "-----BEGIN CERTIFICATE-----\n"),
             ("cert.pem", "-----BEGIN CERTIFICATE-----\n"),
             ("key.pem", "-----BEGIN PRIVATE KEY-----\n"),
@@ -79,7 +80,9 @@ fn secret(source: &CredentialSource) -> String {
     match source {
         CredentialSource::SecretFile { file, .. } => read_secret(file).unwrap(),
         CredentialSource::Stated(Identity::User { password, .. }) => password.clone(),
-        CredentialSource::Stated(other) => panic!("{other:?}"),
+        CredentialSource::Stated(_)
+        | CredentialSource::DockerConfig { .. }
+        | CredentialSource::Helper { .. } => panic!("{source:?}"),
     }
 }
 

@@ -15,7 +15,7 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::{
-    Listen, Size, read_secret,
+    DockerConfig, Listen, Size, read_secret,
     written::{Value, Written, Wrong},
 };
 use crate::oci::{Name, Registry};
@@ -178,6 +178,31 @@ pub(super) fn secret_file(written: Written<'_>) -> Parsed<'_, PathBuf> {
             "cannot use this file: {error}; name a file that holds the secret and that this user may read"
         ))),
     }
+}
+
+/// The path of a file as Docker, Podman and Kubernetes keep their credentials in.
+pub(super) fn docker_config(written: Written<'_>) -> Parsed<'_, PathBuf> {
+    let file = path(written)?;
+    match DockerConfig::read(&file) {
+        Ok(_) => Ok(file),
+        Err(error) => Err(written.wrong(&format!(
+            "cannot use {}: {error}; name Docker's config.json or a file like it",
+            file.display()
+        ))),
+    }
+}
+
+/// What follows `docker-credential-` in the name of a helper.
+pub(super) fn helper_name(written: Written<'_>) -> Parsed<'_, String> {
+    let name = written.as_text().filter(|name| is_helper_name(name)).map(str::to_owned);
+    written
+        .parsed(name, "no helper; write for example \"ecr-login\" for docker-credential-ecr-login")
+}
+
+/// Whether nothing but a program's name can come of it.
+pub(super) fn is_helper_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_plain)
 }
 
 /// One of a few words.

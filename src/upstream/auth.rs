@@ -45,7 +45,7 @@ enum Way {
 /// What a request presents.
 pub(super) enum Authorization {
     /// The credentials themselves.
-    Basic(String),
+    Given(String),
     /// A token for them.
     Bearer(Token, Box<Grant>),
 }
@@ -54,7 +54,7 @@ impl Authorization {
     /// The header's value.
     pub(super) fn header(&self) -> String {
         match self {
-            Authorization::Basic(value) => value.clone(),
+            Authorization::Given(value) => value.clone(),
             Authorization::Bearer(token, _) => format!("Bearer {}", token.value),
         }
     }
@@ -79,10 +79,13 @@ impl Authorizer {
         scope: &str,
         identity: &Identity,
     ) -> Result<Option<Authorization>, Error> {
+        if let Identity::RegistryToken(token) = identity {
+            return Ok(Some(Authorization::Given(format!("Bearer {token}"))));
+        }
         let way = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let grant = match way {
             None => return Ok(None),
-            Some(Way::Basic) => return Ok(basic(identity).map(Authorization::Basic)),
+            Some(Way::Basic) => return Ok(basic(identity).map(Authorization::Given)),
             Some(Way::Bearer { realm, service }) => {
                 let new = grant(identity, realm, service, scope, None);
                 self.tokens.grant(scope).filter(|kept| kept.is_like(&new)).unwrap_or(new)
@@ -106,7 +109,7 @@ impl Authorizer {
         presented: Option<Authorization>,
         started: Instant,
     ) -> Result<Option<Authorization>, Error> {
-        if answer.source == Source::Elsewhere {
+        if answer.source == Source::Elsewhere || matches!(identity, Identity::RegistryToken(_)) {
             return Ok(None);
         }
         match (answer.status, presented) {
@@ -116,8 +119,8 @@ impl Authorizer {
                 };
                 *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(way.clone());
                 let Way::Bearer { realm, service } = way else {
-                    let is_new = !matches!(presented, Some(Authorization::Basic(_)));
-                    return Ok(basic(identity).filter(|_| is_new).map(Authorization::Basic));
+                    let is_new = !matches!(presented, Some(Authorization::Given(_)));
+                    return Ok(basic(identity).filter(|_| is_new).map(Authorization::Given));
                 };
                 let grant = grant(identity, realm, service, scope, named.as_deref());
                 self.new_token(scope, grant, presented, started).await

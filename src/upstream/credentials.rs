@@ -1,50 +1,125 @@
 //! Who Larder is at one endpoint: one identity for each repository, from wherever it is written.
 
+mod helpers;
 mod watched;
 
+use std::{sync::Arc, time::Duration};
+
+use url::Url;
+
 use crate::{
-    config::{self, CredentialSource, Identity},
+    config::{self, CredentialSource, DockerConfig, DockerLogin, Identity, helper_server},
     oci::Name,
 };
 
-use self::watched::{Watched, When};
+use self::{
+    helpers::{Question, Reason},
+    watched::{Watched, When},
+};
 use super::SetupError;
+
+pub use helpers::Helpers;
 
 /// The credentials for one endpoint.
 pub(super) struct Credentials {
     /// For the repositories below each prefix, the longest prefix first.
     by_prefix: Vec<(Name, Source)>,
     others: Source,
+    endpoint: Place,
+    helpers: Arc<Helpers>,
 }
 
 /// Where an identity comes from.
 enum Source {
     Stated(Identity),
     SecretFile { username: String, secret: Watched<String> },
+    DockerConfig { file: Watched<DockerConfig>, helper_ttl: Duration },
+    Helper { name: String, helper_ttl: Duration },
+}
+
+/// What an endpoint is in files and to helpers. What they have for another host, be it the
+/// registry's own, is not for this one.
+struct Place {
+    /// The host, with a port unless it is the scheme's.
+    host: String,
+    /// Comes before the names of repositories: empty, or `prefix/`.
+    prefix: String,
+}
+
+/// How a registry, or who gives out its tokens, says that it does not believe who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// 401.
+    Unauthorized,
+    /// 400 or 403, which may have another reason.
+    Other,
 }
 
 impl Credentials {
-    /// Reads the files that `config` names.
-    pub(super) fn open(config: &config::Credentials) -> Result<Credentials, SetupError> {
+    /// Reads the files that `config` names. `endpoint` is where the credentials are for, and
+    /// `prefix` what its repositories' names begin with.
+    pub(super) fn open(
+        config: &config::Credentials,
+        endpoint: &Url,
+        prefix: &str,
+        helpers: Arc<Helpers>,
+    ) -> Result<Credentials, SetupError> {
         let of_prefix = |(prefix, source): &(Name, CredentialSource)| {
             Ok((prefix.clone(), Source::open(source)?))
         };
         let others = config.others.as_ref().map(Source::open).transpose()?;
+        let host = endpoint.host_str().unwrap_or_default();
+        let host = endpoint.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
         Ok(Credentials {
             by_prefix: config.by_prefix.iter().map(of_prefix).collect::<Result<_, _>>()?,
             others: others.unwrap_or(Source::Stated(Identity::Anonymous)),
+            endpoint: Place { host, prefix: prefix.to_owned() },
+            helpers,
         })
     }
 
     /// Who asks for something in a repository.
     pub(super) async fn identity(&self, name: &Name) -> Identity {
-        self.source(name).identity(When::Due).await
+        self.learn(name, None).await
     }
 
     /// Who asks after `refused` was refused; `None` if it can be nobody else.
-    pub(super) async fn instead_of(&self, refused: &Identity, name: &Name) -> Option<Identity> {
-        let identity = self.source(name).identity(When::Now).await;
+    pub(super) async fn instead_of(
+        &self,
+        refused: &Identity,
+        refusal: Refusal,
+        name: &Name,
+    ) -> Option<Identity> {
+        let identity = self.learn(name, Some(refusal)).await;
         (identity != *refused).then_some(identity)
+    }
+
+    /// Who asks, learnt afresh after a refusal.
+    async fn learn(&self, name: &Name, refusal: Option<Refusal>) -> Identity {
+        let when = if refusal.is_some() { When::Now } else { When::Due };
+        let reason = |ttl| refusal.map_or(Reason::Needed(ttl), Reason::Refused);
+        match self.source(name) {
+            Source::Stated(identity) => identity.clone(),
+            Source::SecretFile { username, secret } => {
+                Identity::new(username, secret.content(when).await.to_string())
+            }
+            Source::DockerConfig { file, helper_ttl } => {
+                let file = file.content(when).await;
+                let repository = format!("{}{name}", self.endpoint.prefix);
+                match file.login(&self.endpoint.host, &repository) {
+                    None => Identity::Anonymous,
+                    Some(DockerLogin::Identity(identity)) => identity.clone(),
+                    Some(DockerLogin::Helper(name)) => self.ask(name, reason(*helper_ttl)).await,
+                }
+            }
+            Source::Helper { name, helper_ttl } => self.ask(name, reason(*helper_ttl)).await,
+        }
+    }
+
+    async fn ask(&self, helper: &str, reason: Reason) -> Identity {
+        let server = helper_server(&self.endpoint.host);
+        let question = Question { helper: helper.to_owned(), server };
+        self.helpers.identity(&question, reason).await
     }
 
     fn source(&self, name: &Name) -> &Source {
@@ -61,16 +136,14 @@ impl Source {
                 username: username.clone(),
                 secret: Watched::open(file, config::read_secret)?,
             },
-        })
-    }
-
-    async fn identity(&self, when: When) -> Identity {
-        match self {
-            Source::Stated(identity) => identity.clone(),
-            Source::SecretFile { username, secret } => {
-                Identity::new(username, secret.content(when).await.to_string())
+            CredentialSource::DockerConfig { file, helper_ttl } => Source::DockerConfig {
+                file: Watched::open(file, DockerConfig::read)?,
+                helper_ttl: *helper_ttl,
+            },
+            CredentialSource::Helper { name, helper_ttl } => {
+                Source::Helper { name: name.clone(), helper_ttl: *helper_ttl }
             }
-        }
+        })
     }
 }
 

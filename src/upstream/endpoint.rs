@@ -21,7 +21,7 @@ use super::{
     auth::{Authorization, Authorizer},
     client::{Client, Outgoing, Times},
     connector::Connector,
-    credentials::Credentials,
+    credentials::{Credentials, Helpers, Refusal},
     guard::Guard,
     health::{Health, Operation},
     redirect::{self, Redirects},
@@ -164,6 +164,7 @@ impl Endpoint {
         limits: &config::Download,
         own_listeners: Arc<[SocketAddr]>,
         health: Arc<Health>,
+        helpers: Arc<Helpers>,
     ) -> Result<Endpoint, SetupError> {
         let root = endpoint
             .url
@@ -174,10 +175,11 @@ impl Endpoint {
         let connector = Connector::new(guard, tls, limits.connect_timeout);
         let times = Times { first_byte: FIRST_BYTE, idle: limits.idle_timeout };
         let client = Arc::new(Client::new(connector, health, times));
+        let prefix = prefix_of(&endpoint.url);
         Ok(Endpoint {
             auth: Authorizer::new(root.clone(), trusted_realms.to_vec(), Arc::clone(&client)),
-            credentials: Credentials::open(&endpoint.credentials)?,
-            prefix: prefix_of(&endpoint.url),
+            credentials: Credentials::open(&endpoint.credentials, &root, &prefix, helpers)?,
+            prefix,
             root,
             client,
         })
@@ -193,8 +195,8 @@ impl Endpoint {
     pub(super) async fn exchange(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
         let identity = self.credentials.identity(ask.name).await;
         let mut outcome = self.exchange_as(&identity, ask).await;
-        if is_refusal(&outcome)
-            && let Some(other) = self.credentials.instead_of(&identity, ask.name).await
+        if let Some(refusal) = refusal(&outcome)
+            && let Some(other) = self.credentials.instead_of(&identity, refusal, ask.name).await
         {
             outcome = self.exchange_as(&other, ask).await;
         }
@@ -252,11 +254,17 @@ impl Endpoint {
     }
 }
 
-/// Whether the registry, or who gives out its tokens, does not believe who asked.
-fn is_refusal(outcome: &Result<Answer, Error>) -> bool {
+/// How the registry, or who gives out its tokens, refused who asked; `None` if neither did.
+fn refusal(outcome: &Result<Answer, Error>) -> Option<Refusal> {
     match outcome {
-        Ok(answer) => answer.source == Source::Asked && answer.status == StatusCode::UNAUTHORIZED,
-        Err(error) => matches!(error, Error::Denied(_)),
+        Ok(answer) if answer.source == Source::Elsewhere => None,
+        Ok(answer) => match answer.status {
+            StatusCode::UNAUTHORIZED => Some(Refusal::Unauthorized),
+            StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => Some(Refusal::Other),
+            _ => None,
+        },
+        Err(Error::Denied(_)) => Some(Refusal::Unauthorized),
+        Err(_) => None,
     }
 }
 

@@ -55,6 +55,7 @@ mod token;
 mod trust;
 
 pub use body::BlobBody;
+pub use credentials::Helpers;
 pub use error::{Error, SetupError};
 
 /// A handle on one upstream registry; clones share connections, tokens and health.
@@ -100,11 +101,13 @@ pub struct FetchedManifest {
 }
 
 impl Upstream {
-    /// Sets up the client; opens no connection. `own_listeners` are never dialled.
+    /// Sets up the client; opens no connection. `own_listeners` are never dialled; `helpers` is
+    /// best shared by all upstreams.
     pub fn new(
         config: &config::Upstream,
         limits: &config::Download,
         own_listeners: Arc<[SocketAddr]>,
+        helpers: &Arc<Helpers>,
         metrics: Arc<Metrics>,
     ) -> Result<Upstream, SetupError> {
         let health = Arc::new(Health::new(&config.registry, metrics));
@@ -115,6 +118,7 @@ impl Upstream {
                 limits,
                 Arc::clone(&own_listeners),
                 Arc::clone(&health),
+                Arc::clone(helpers),
             )
         };
         let endpoints = config.endpoints.iter().map(endpoint);

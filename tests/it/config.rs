@@ -32,6 +32,7 @@ fn example_in_full(directory: &Path) -> String {
     for name in ["password", "backup-password"] {
         fs::write(directory.join(name), "secret\n").unwrap();
     }
+    fs::write(directory.join("config.json"), r#"{"auths":{}}"#).unwrap();
     let ca = TestCa::new();
     let (certificate, key) = ca.certificate(Ipv4Addr::LOCALHOST.into());
     for (name, pem) in [("corp.pem", ca.pem()), ("cert.pem", certificate), ("key.pem", key)] {
@@ -110,6 +111,10 @@ fn a_wrong_value_is_named_with_its_line() {
         ("upstream = [{ registry = \"not a host\" }]", "registry"),
         ("upstream = [{ registry = \"a.b\", endpoints = [\"ftp://a.b\"] }]", "endpoints"),
         ("upstream = [{ registry = \"a.b\", password_file = \"/nowhere\" }]", "password_file"),
+        ("upstream = [{ registry = \"a.b\", docker_config = \"/nowhere\" }]", "docker_config"),
+        ("upstream = [{ registry = \"a.b\", docker_config = \"larder.toml\" }]", "docker_config"),
+        ("upstream = [{ registry = \"a.b\", credential_helper = \"../x\" }]", "credential_helper"),
+        ("upstream = [{ registry = \"a.b\", helper_ttl = \"1h\" }]", "helper_ttl"),
         ("upstream = [{ registry = \"a.b\", aliases = [\"nodot\"] }]", "aliases"),
         ("upstream = [{ registry = \"a.b\" }, { registry = \"a.b\" }]", "registry"),
         ("this is no TOML", ""),

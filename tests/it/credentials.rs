@@ -1,12 +1,20 @@
 //! Where credentials come from, which repository gets which, and what happens when they change.
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use futures_util::future::join_all;
+use serde_json::json;
 use tempfile::TempDir;
 use toml::{Table, Value};
 
 use crate::support::{
     Auth, FakeRegistry, Image, TestMirror, Upstream,
+    binary::Daemon,
     mirror::{blob_url, manifest_path},
     sha256,
     wait::until,
@@ -99,4 +107,224 @@ async fn a_password_is_read_again_when_it_is_refused_or_its_file_has_changed() {
         asked.last().unwrap().header("authorization") == Some("Basic YW5uYTp0aGlyZA==")
     })
     .await;
+}
+
+/// An entry of Docker's `auths`.
+fn auth(username: &str, password: &str) -> serde_json::Value {
+    json!({ "auth": BASE64_STANDARD.encode(format!("{username}:{password}")) })
+}
+
+/// Docker's file, Podman's and the one in a Kubernetes secret are one.
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_config_has_credentials_by_host_and_namespace() {
+    let accounts = &[("team/app", "app", "one"), ("team/other", "team", "two"), ("x", "all", "3")];
+    let repositories = accounts.map(|(repository, ..)| repository);
+    let (registry, image) = registry_with(Auth::PasswordTokenOf(accounts), &repositories).await;
+    let host = registry.address();
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("config.json");
+    let auths = json!({
+        format!("http://{host}/v2/"): auth("all", "3"),
+        format!("{host}/team"): auth("team", "two"),
+        format!("{host}/team/app"): auth("app", "one"),
+        "quay.io": auth("nobody", "wrong"),
+    });
+    fs::write(&file, json!({ "auths": auths }).to_string()).unwrap();
+    let upstream =
+        Upstream::named("corp.test", &registry).set("docker_config", file.to_str().unwrap());
+    let mirror = TestMirror::builder().upstream(upstream).start().await;
+    for repository in repositories {
+        mirror.pull(&format!("corp.test/{repository}"), "latest", &image).await;
+    }
+}
+
+/// The file's other kinds of secret; a change of it is seen, and what is no such file changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_config_holds_tokens_too_and_is_read_again() {
+    let (registry, image) = registry_with(Auth::IdentityToken("identity"), &["a/b"]).await;
+    let host = registry.address().to_string();
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("auth.json");
+    let write = |entry: serde_json::Value| {
+        fs::write(&file, json!({ "auths": { &host: entry } }).to_string()).unwrap();
+    };
+    write(json!({ "auth": "YW5uYTo=", "identitytoken": "identity" }));
+    let upstream =
+        Upstream::named("corp.test", &registry).set("docker_config", file.to_str().unwrap());
+    let daemon = Daemon::start(TestMirror::builder().upstream(upstream)).await;
+    let client = daemon.client();
+    let pull = async |blob: &bytes::Bytes| {
+        let path = blob_url("corp.test/a/b", &sha256(blob));
+        client.get(&path).await.expect(blob).await;
+    };
+    pull(&image.config).await;
+    assert_eq!(registry.count("POST", "/token"), 1);
+
+    registry.set_auth(Auth::RegistryToken("registry"));
+    write(json!({ "registrytoken": "registry" }));
+    pull(&image.layers[0]).await;
+
+    fs::write(&file, "{ \"auths\": registry").unwrap();
+    pull(&image.layers[1]).await;
+    until("the warning", async || {
+        client.get(&manifest_path("corp.test/a/b", "unknown")).await;
+        daemon.log().contains("going on with what it held before")
+    })
+    .await;
+    assert!(!daemon.log().contains("registry\""), "{}", daemon.log());
+}
+
+/// Programs of a test, on the `PATH` of its daemon.
+struct HelperDir(TempDir);
+
+impl HelperDir {
+    fn new() -> HelperDir {
+        HelperDir(TempDir::new().unwrap())
+    }
+
+    /// A helper that notes each run with what it was asked, and then does `what`.
+    fn put(&self, name: &str, what: &str) {
+        let notes = self.notes(name);
+        let script = format!(
+            "#!/bin/sh\nread -r server\necho \"$1 $server\" >> '{}'\n{what}\n",
+            notes.display()
+        );
+        let file = self.0.path().join(format!("docker-credential-{name}"));
+        let new = self.0.path().join("new");
+        fs::write(&new, script).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(new, file).unwrap();
+    }
+
+    /// What it was asked, one line for each run.
+    fn runs(&self, name: &str) -> Vec<String> {
+        let notes = fs::read_to_string(self.notes(name)).unwrap_or_default();
+        notes.lines().map(str::to_owned).collect()
+    }
+
+    fn notes(&self, name: &str) -> PathBuf {
+        self.0.path().join(format!("{name}.runs"))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    async fn daemon(&self, upstream: Upstream) -> Daemon {
+        let system = std::env::var("PATH").unwrap();
+        let path = format!("{}:{system}", self.path().display());
+        Daemon::start_with(TestMirror::builder().upstream(upstream), &[("PATH", &path)]).await
+    }
+}
+
+/// What a helper writes.
+fn says(username: &str, secret: &str) -> String {
+    let said = json!({ "ServerURL": "x", "Username": username, "Secret": secret });
+    format!("echo '{said}'")
+}
+
+/// However many pull, a helper runs once, is told the server, and again when its answer is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_runs_once_and_again_when_it_is_refused() {
+    let (registry, image) = registry_with(Auth::Basic("AWS", "one"), &["a/b"]).await;
+    let helpers = HelperDir::new();
+    helpers.put("test", &says("AWS", "one"));
+    let upstream = Upstream::named("corp.test", &registry).set("credential_helper", "test");
+    let daemon = helpers.daemon(upstream).await;
+    let client = daemon.client();
+    let pulls = image.blobs().take(2).map(async |blob| {
+        client.get(&blob_url("corp.test/a/b", &sha256(blob))).await.expect(blob).await;
+    });
+    join_all(pulls).await;
+    assert_eq!(helpers.runs("test"), [format!("get {}", registry.address())]);
+
+    // The token has expired, and was replaced.
+    registry.set_auth(Auth::Basic("AWS", "two"));
+    helpers.put("test", &says("AWS", "two"));
+    client.get(&manifest_path("corp.test/a/b", "latest")).await.expect(&image.manifest).await;
+    assert_eq!(helpers.runs("test").len(), 2);
+
+    // What is refused for good does not run it over and over.
+    registry.set_auth(Auth::Basic("AWS", "three"));
+    for number in 0..3 {
+        let path = manifest_path("corp.test/a/b", &format!("unknown-{number}"));
+        assert_eq!(client.get(&path).await.status, 404);
+    }
+    assert_eq!(helpers.runs("test").len(), 2);
+    assert!(!daemon.log().contains("two"), "{}", daemon.log());
+}
+
+/// What a helper said is asked again after `helper_ttl`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_runs_again_when_its_answer_is_old() {
+    let (registry, _) = registry_with(Auth::IdentityToken("identity"), &["a/b"]).await;
+    let helpers = HelperDir::new();
+    helpers.put("test", &says("<token>", "identity"));
+    let upstream = Upstream::named("corp.test", &registry)
+        .set("credential_helper", "test")
+        .set("helper_ttl", "1ms");
+    let daemon = helpers.daemon(upstream).await;
+    for number in 0..3 {
+        let path = manifest_path("corp.test/a/b", &format!("unknown-{number}"));
+        assert_eq!(daemon.client().get(&path).await.status, 404);
+    }
+    assert!(helpers.runs("test").len() >= 3);
+    // The same answer is the same identity, whose token is still good.
+    assert_eq!(registry.count("POST", "/token"), 1);
+}
+
+/// A helper that names nobody is no obstacle to a pull that needs nobody, and is told of once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_that_fails_is_nobody_and_one_warning() {
+    let ways = [
+        ("echo 'credentials not found in native keychain'; exit 1", "no credentials"),
+        ("echo s3cret; exit 3", "exit status: 3"),
+        ("echo s3cret", "makes no sense"),
+        ("echo '{\"Username\":\"s3cret\"}'", "makes no sense"),
+        ("kill -9 $$", "signal: 9"),
+        ("exec sleep 1000", "no answer in 10 s"),
+        ("sleep 1000 & wait", "no answer in 10 s"),
+    ];
+    join_all(ways.map(|(what, complaint)| assert_nobody(what, complaint))).await;
+}
+
+async fn assert_nobody(what: &str, complaint: &str) {
+    let (registry, image) = registry_with(Auth::AnonymousToken, &["a/b"]).await;
+    let helpers = HelperDir::new();
+    helpers.put("test", what);
+    let upstream = Upstream::named("corp.test", &registry).set("credential_helper", "test");
+    let daemon = helpers.daemon(upstream).await;
+    for blob in image.blobs() {
+        let path = blob_url("corp.test/a/b", &sha256(blob));
+        daemon.client().get(&path).await.expect(blob).await;
+    }
+    let log = daemon.log();
+    assert_eq!(log.matches("docker-credential-test").count(), 1, "{what}: {log}");
+    assert!(log.contains(complaint) && !log.contains("s3cret"), "{what}: {log}");
+}
+
+/// A helper that is not there is one, too; that of one host is not asked for another.
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_config_names_helpers() {
+    let (registry, image) = registry_with(Auth::Basic("anna", "one"), &["a/b"]).await;
+    let (open, _) = registry_with(Auth::Open, &["a/b"]).await;
+    let helpers = HelperDir::new();
+    helpers.put("test", &says("anna", "one"));
+    let file = helpers.path().join("config.json");
+    let host = registry.address().to_string();
+    let config = json!({ "credHelpers": { host: "test" }, "credsStore": "missing" });
+    fs::write(&file, config.to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    let own = Upstream::named("corp.test", &registry).set("docker_config", file);
+    let other = Upstream::named("open.test", &open).set("docker_config", file);
+    let system = std::env::var("PATH").unwrap();
+    let path = format!("{}:{system}", helpers.path().display());
+    let mirror = TestMirror::builder().upstream(own).upstream(other);
+    let daemon = Daemon::start_with(mirror, &[("PATH", &path)]).await;
+    for registry in ["corp.test", "open.test"] {
+        let path = blob_url(&format!("{registry}/a/b"), &sha256(&image.config));
+        daemon.client().get(&path).await.expect(&image.config).await;
+    }
+    assert_eq!(helpers.runs("test").len(), 1);
+    assert_eq!(daemon.log().matches("docker-credential-missing").count(), 1);
 }

@@ -198,6 +198,26 @@ const MISTAKES: &[(&str, &str)] = &[
         "larder.toml:4: upstream.password_file: cannot use this file: No such file or directory (os error 2); name a file that holds the secret and that this user may read",
     ),
     (
+        "[[upstream]]\nregistry = \"ghcr.io\"\ndocker_config = \"secret\"",
+        "larder.toml:3: upstream.docker_config: cannot use secret: it is no JSON: line 1; name Docker's config.json or a file like it",
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\ndocker_config = \"absent\"",
+        "larder.toml:3: upstream.docker_config: cannot use absent: No such file or directory (os error 2); name Docker's config.json or a file like it",
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\ncredential_helper = \"a/b\"",
+        "larder.toml:3: upstream.credential_helper: \"a/b\" is no helper; write for example \"ecr-login\" for docker-credential-ecr-login",
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\ncredential_helper = \"pass\"\ndocker_config = \"config.json\"",
+        "larder.toml:3: upstream.credential_helper: stands beside docker_config; write one of them",
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\nusername = \"me\"\npassword = \"s3cret\"\nhelper_ttl = \"1h\"",
+        "larder.toml:5: upstream.helper_ttl: has no effect; add docker_config or credential_helper",
+    ),
+    (
         "[[upstream]]\nregistry = \"ghcr.io\"\ncredentials = \"me\"",
         "larder.toml:3: upstream.credentials: is no list of sections; write [[upstream.credentials]]",
     ),

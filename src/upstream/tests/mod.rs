@@ -50,7 +50,8 @@ fn build(endpoints: Vec<Endpoint>, trusted_realms: &[&str]) -> Upstream {
         prefetch: false,
         max_concurrent: 1,
     };
-    Upstream::new(&config, &limits, Arc::new([]), Arc::new(Metrics::new())).unwrap()
+    let (helpers, metrics) = (Arc::default(), Arc::new(Metrics::new()));
+    Upstream::new(&config, &limits, Arc::new([]), &helpers, metrics).unwrap()
 }
 
 fn name() -> Name {

@@ -29,6 +29,8 @@ pub enum Auth {
     PasswordTokenOf(&'static [(&'static str, &'static str, &'static str)]),
     /// Who shows a token, given by POST for this refresh token.
     IdentityToken(&'static str),
+    /// Who shows this token.
+    RegistryToken(&'static str),
     /// Who shows a token of a server elsewhere; nobody has one.
     ForeignRealm(String),
 }
@@ -75,6 +77,10 @@ impl Shared {
             Auth::Basic(user, password) => {
                 (is_basic(request, user, password), "Basic realm=\"fake\"".to_owned())
             }
+            Auth::RegistryToken(token) => {
+                let shown = request.header("authorization");
+                (shown == Some(&format!("Bearer {token}")), "Bearer realm=\"none\"".to_owned())
+            }
             Auth::AnonymousToken
             | Auth::PasswordToken(..)
             | Auth::PasswordTokenOf(_)
@@ -118,7 +124,7 @@ impl Shared {
             }
             Auth::IdentityToken(secret) => is_post && has_refresh_token(request, secret),
             Auth::Open | Auth::AnonymousToken => true,
-            Auth::Basic(..) | Auth::ForeignRealm(_) => false,
+            Auth::Basic(..) | Auth::RegistryToken(_) | Auth::ForeignRealm(_) => false,
         };
         if !may_have {
             return error(401, "UNAUTHORIZED");

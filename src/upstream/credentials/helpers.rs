@@ -1,0 +1,205 @@
+//! Docker's credential helpers: programs that say who we are at a registry
+//! (docker/docker-credential-helpers).
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::FutureExt as _;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::{Child, Command},
+    time::{Instant, timeout},
+};
+
+use super::Refusal;
+use crate::{
+    config::Identity,
+    upstream::health::{Flight, launch},
+};
+
+/// How long a helper may run.
+const LIMIT: Duration = Duration::from_secs(10);
+/// The longest answer of a helper.
+const MAX_ANSWER: u64 = 1024 * 1024;
+/// A helper that failed is asked again after this time, and so is one whose answer is doubted.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What a helper says that knows nobody (credentials/error.go).
+const NOT_FOUND: &str = "credentials not found";
+
+/// What helpers said. Of each helper, one run at a time is under way for a server, however many
+/// wait for it.
+#[derive(Default)]
+pub struct Helpers {
+    runs: Mutex<HashMap<Question, Run>>,
+    /// Those that a warning has told of.
+    failing: Mutex<HashSet<Question>>,
+}
+
+/// Which helper is asked, and for which server.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Question {
+    /// `docker-credential-<helper>`
+    pub(super) helper: String,
+    pub(super) server: String,
+}
+
+struct Run {
+    flight: Flight<Outcome>,
+    /// Whether it began because what the one before it said was refused.
+    is_second: bool,
+}
+
+#[derive(Clone)]
+struct Outcome {
+    at: Instant,
+    identity: Identity,
+    has_failed: bool,
+}
+
+/// Why a helper is asked.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reason {
+    /// To know what it says, or said at most so long ago.
+    Needed(Duration),
+    /// What it said was refused.
+    Refused(Refusal),
+}
+
+impl Helpers {
+    /// What a helper says; where that is as good, what it said before.
+    pub(super) async fn identity(
+        self: &Arc<Self>,
+        question: &Question,
+        reason: Reason,
+    ) -> Identity {
+        self.flight(question, reason).await.identity
+    }
+
+    fn flight(self: &Arc<Self>, question: &Question, reason: Reason) -> Flight<Outcome> {
+        let mut runs = lock(&self.runs);
+        if let Some(run) = runs.get(question).filter(|run| run.is_good(reason)) {
+            return run.flight.clone();
+        }
+        let (helpers, asked) = (Arc::clone(self), question.clone());
+        let flight = launch(async move { helpers.outcome(&asked).await }.boxed());
+        let is_second = matches!(reason, Reason::Refused(_));
+        runs.insert(question.clone(), Run { flight: flight.clone(), is_second });
+        flight
+    }
+
+    async fn outcome(&self, question: &Question) -> Outcome {
+        let said = ask(question).await;
+        let has_failed = matches!(said, Err(Failure::Broken(_)));
+        self.report(question, &said);
+        let identity = said.unwrap_or(Identity::Anonymous);
+        Outcome { at: Instant::now(), identity, has_failed }
+    }
+
+    /// One warning, until it is better.
+    fn report(&self, question: &Question, said: &Result<Identity, Failure>) {
+        let mut failing = lock(&self.failing);
+        let Err(failure) = said else {
+            failing.remove(question);
+            return;
+        };
+        if failing.insert(question.clone()) {
+            let Question { helper, server } = question;
+            tracing::warn!(
+                "docker-credential-{helper}: {failure}; asking {server} without credentials"
+            );
+        }
+    }
+}
+
+impl Run {
+    /// Whether its outcome, be it still to come, makes another run superfluous.
+    fn is_good(&self, reason: Reason) -> bool {
+        let Some(outcome) = self.flight.peek() else {
+            return true;
+        };
+        let age = outcome.at.elapsed();
+        match reason {
+            Reason::Needed(ttl) if outcome.has_failed => age < ttl.min(PATIENCE),
+            Reason::Needed(ttl) => age < ttl,
+            Reason::Refused(Refusal::Unauthorized) => self.is_second && age < PATIENCE,
+            Reason::Refused(Refusal::Other) => age < PATIENCE,
+        }
+    }
+}
+
+/// Why a helper named nobody. The text shows nothing of what it said.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("it has no credentials for this registry")]
+    NotFound,
+    #[error("{0}")]
+    Broken(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Said {
+    username: String,
+    secret: String,
+}
+
+async fn ask(question: &Question) -> Result<Identity, Failure> {
+    let mut child = start(question).map_err(|error| Failure::Broken(error.to_string()))?;
+    let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+    match timeout(LIMIT, talk(&mut child, &question.server)).await {
+        Ok(Ok((status, said))) if status.success() => understood(&said),
+        Ok(Ok((_, said))) if String::from_utf8_lossy(&said).contains(NOT_FOUND) => {
+            Err(Failure::NotFound)
+        }
+        Ok(Ok((status, _))) => Err(Failure::Broken(status.to_string())),
+        Ok(Err(error)) => Err(Failure::Broken(error.to_string())),
+        Err(_) => {
+            // It may have started others, and is not reaped yet, so that the number is its own.
+            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+            Err(Failure::Broken(format!("no answer in {} s", LIMIT.as_secs())))
+        }
+    }
+}
+
+fn start(question: &Question) -> io::Result<Child> {
+    Command::new(format!("docker-credential-{}", question.helper))
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+}
+
+/// How the helper ended, and what it said.
+async fn talk(child: &mut Child, server: &str) -> io::Result<(ExitStatus, Vec<u8>)> {
+    if let Some(mut stdin) = child.stdin.take() {
+        // A helper need not listen.
+        let _ = stdin.write_all(server.as_bytes()).await;
+    }
+    let mut said = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        stdout.take(MAX_ANSWER).read_to_end(&mut said).await?;
+    }
+    Ok((child.wait().await?, said))
+}
+
+fn understood(said: &[u8]) -> Result<Identity, Failure> {
+    match serde_json::from_slice(said) {
+        Ok(Said { username, secret }) if !secret.is_empty() => Ok(Identity::new(&username, secret)),
+        Ok(_) => Err(Failure::NotFound),
+        Err(_) => Err(Failure::Broken("its answer makes no sense".to_owned())),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
