@@ -1,10 +1,6 @@
 //! Where credentials come from, which repository gets which, and what happens when they change.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use futures_util::future::join_all;
@@ -15,6 +11,7 @@ use toml::{Table, Value};
 use crate::support::{
     Auth, FakeRegistry, Image, TestMirror, Upstream,
     binary::Daemon,
+    helper::Helpers,
     mirror::{blob_url, manifest_path},
     sha256,
     wait::until,
@@ -71,6 +68,7 @@ async fn a_realm_that_an_anonymous_pull_led_to_is_not_trusted_with_a_password() 
         let answer = mirror.get(&blob_url(repository, &sha256(&image.config))).await;
         assert_ne!(answer.status, 200);
     }
+    assert!(!thief.requests().is_empty());
     assert!(thief.requests().iter().all(|request| request.header("authorization").is_none()));
     assert!(thief.requests().iter().all(|request| !request.query.contains("anna")));
 }
@@ -174,63 +172,14 @@ async fn docker_config_holds_tokens_too_and_is_read_again() {
     assert!(!daemon.log().contains("registry\""), "{}", daemon.log());
 }
 
-/// Programs of a test, on the `PATH` of its daemon.
-struct HelperDir(TempDir);
-
-impl HelperDir {
-    fn new() -> HelperDir {
-        HelperDir(TempDir::new().unwrap())
-    }
-
-    /// A helper that notes each run with what it was asked, and then does `what`.
-    fn put(&self, name: &str, what: &str) {
-        let notes = self.notes(name);
-        let script = format!(
-            "#!/bin/sh\nread -r server\necho \"$1 $server\" >> '{}'\n{what}\n",
-            notes.display()
-        );
-        let file = self.0.path().join(format!("docker-credential-{name}"));
-        let new = self.0.path().join("new");
-        fs::write(&new, script).unwrap();
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
-        fs::rename(new, file).unwrap();
-    }
-
-    /// What it was asked, one line for each run.
-    fn runs(&self, name: &str) -> Vec<String> {
-        let notes = fs::read_to_string(self.notes(name)).unwrap_or_default();
-        notes.lines().map(str::to_owned).collect()
-    }
-
-    fn notes(&self, name: &str) -> PathBuf {
-        self.0.path().join(format!("{name}.runs"))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    async fn daemon(&self, upstream: Upstream) -> Daemon {
-        let system = std::env::var("PATH").unwrap();
-        let path = format!("{}:{system}", self.path().display());
-        Daemon::start_with(TestMirror::builder().upstream(upstream), &[("PATH", &path)]).await
-    }
-}
-
-/// What a helper writes.
-fn says(username: &str, secret: &str) -> String {
-    let said = json!({ "ServerURL": "x", "Username": username, "Secret": secret });
-    format!("echo '{said}'")
-}
-
 /// However many pull, a helper runs once, is told the server, and again when its answer is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_helper_runs_once_and_again_when_it_is_refused() {
     let (registry, image) = registry_with(Auth::Basic("AWS", "one"), &["a/b"]).await;
-    let helpers = HelperDir::new();
-    helpers.put("test", &says("AWS", "one"));
+    let helpers = Helpers::new();
+    helpers.put_user("test", "AWS", "one");
     let upstream = Upstream::named("corp.test", &registry).set("credential_helper", "test");
-    let daemon = helpers.daemon(upstream).await;
+    let daemon = helpers.daemon(TestMirror::builder().upstream(upstream)).await;
     let client = daemon.client();
     let pulls = image.blobs().take(2).map(async |blob| {
         client.get(&blob_url("corp.test/a/b", &sha256(blob))).await.expect(blob).await;
@@ -240,7 +189,7 @@ async fn a_helper_runs_once_and_again_when_it_is_refused() {
 
     // The token has expired, and was replaced.
     registry.set_auth(Auth::Basic("AWS", "two"));
-    helpers.put("test", &says("AWS", "two"));
+    helpers.put_user("test", "AWS", "two");
     client.get(&manifest_path("corp.test/a/b", "latest")).await.expect(&image.manifest).await;
     assert_eq!(helpers.runs("test").len(), 2);
 
@@ -258,12 +207,12 @@ async fn a_helper_runs_once_and_again_when_it_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_helper_runs_again_when_its_answer_is_old() {
     let (registry, _) = registry_with(Auth::IdentityToken("identity"), &["a/b"]).await;
-    let helpers = HelperDir::new();
-    helpers.put("test", &says("<token>", "identity"));
+    let helpers = Helpers::new();
+    helpers.put_user("test", "<token>", "identity");
     let upstream = Upstream::named("corp.test", &registry)
         .set("credential_helper", "test")
         .set("helper_ttl", "1ms");
-    let daemon = helpers.daemon(upstream).await;
+    let daemon = helpers.daemon(TestMirror::builder().upstream(upstream)).await;
     for number in 0..3 {
         let path = manifest_path("corp.test/a/b", &format!("unknown-{number}"));
         assert_eq!(daemon.client().get(&path).await.status, 404);
@@ -290,10 +239,10 @@ async fn a_helper_that_fails_is_nobody_and_one_warning() {
 
 async fn assert_nobody(what: &str, complaint: &str) {
     let (registry, image) = registry_with(Auth::AnonymousToken, &["a/b"]).await;
-    let helpers = HelperDir::new();
+    let helpers = Helpers::new();
     helpers.put("test", what);
     let upstream = Upstream::named("corp.test", &registry).set("credential_helper", "test");
-    let daemon = helpers.daemon(upstream).await;
+    let daemon = helpers.daemon(TestMirror::builder().upstream(upstream)).await;
     for blob in image.blobs() {
         let path = blob_url("corp.test/a/b", &sha256(blob));
         daemon.client().get(&path).await.expect(blob).await;
@@ -308,8 +257,8 @@ async fn assert_nobody(what: &str, complaint: &str) {
 async fn docker_config_names_helpers() {
     let (registry, image) = registry_with(Auth::Basic("anna", "one"), &["a/b"]).await;
     let (open, _) = registry_with(Auth::Open, &["a/b"]).await;
-    let helpers = HelperDir::new();
-    helpers.put("test", &says("anna", "one"));
+    let helpers = Helpers::new();
+    helpers.put_user("test", "anna", "one");
     let file = helpers.path().join("config.json");
     let host = registry.address().to_string();
     let config = json!({ "credHelpers": { host: "test" }, "credsStore": "missing" });
@@ -317,10 +266,7 @@ async fn docker_config_names_helpers() {
     let file = file.to_str().unwrap();
     let own = Upstream::named("corp.test", &registry).set("docker_config", file);
     let other = Upstream::named("open.test", &open).set("docker_config", file);
-    let system = std::env::var("PATH").unwrap();
-    let path = format!("{}:{system}", helpers.path().display());
-    let mirror = TestMirror::builder().upstream(own).upstream(other);
-    let daemon = Daemon::start_with(mirror, &[("PATH", &path)]).await;
+    let daemon = helpers.daemon(TestMirror::builder().upstream(own).upstream(other)).await;
     for registry in ["corp.test", "open.test"] {
         let path = blob_url(&format!("{registry}/a/b"), &sha256(&image.config));
         daemon.client().get(&path).await.expect(&image.config).await;

@@ -40,6 +40,7 @@ mod proof;
 mod pull;
 mod referrers;
 mod refused_content;
+mod registries;
 mod routing;
 mod shutdown;
 mod support;

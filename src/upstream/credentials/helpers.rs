@@ -203,3 +203,38 @@ fn understood(said: &[u8]) -> Result<Identity, Failure> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the outcome of a run that ended `age` ago is as good as another.
+    async fn is_good(is_second: bool, has_failed: bool, age: u64, reason: Reason) -> bool {
+        let at = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
+        let outcome = Outcome { at, identity: Identity::Anonymous, has_failed };
+        let flight = launch(async move { outcome }.boxed());
+        flight.clone().await;
+        Run { flight, is_second }.is_good(reason)
+    }
+
+    #[tokio::test]
+    async fn a_helper_runs_again_when_that_may_help() {
+        let needed = Reason::Needed(Duration::from_secs(90));
+        let unauthorized = Reason::Refused(Refusal::Unauthorized);
+        let other = Reason::Refused(Refusal::Other);
+        for (is_second, has_failed, age, reason, want) in [
+            (false, false, 80, needed, true),
+            (false, false, 100, needed, false),
+            (false, true, 50, needed, true),
+            (false, true, 80, needed, false),
+            (false, false, 0, unauthorized, false),
+            (true, false, 50, unauthorized, true),
+            (true, false, 70, unauthorized, false),
+            (false, false, 50, other, true),
+            (false, false, 70, other, false),
+        ] {
+            let good = is_good(is_second, has_failed, age, reason).await;
+            assert_eq!(good, want, "{is_second} {has_failed} {age} {reason:?}");
+        }
+    }
+}

@@ -5,6 +5,7 @@ pub mod address;
 pub mod binary;
 pub mod client;
 pub mod content;
+pub mod helper;
 pub mod http2;
 pub mod image;
 pub mod mirror;

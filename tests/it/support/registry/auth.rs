@@ -9,6 +9,7 @@ use super::{
     Shared, State,
     content::error,
     http::{Answer, Request},
+    profile::Profile,
 };
 
 const SERVICE: &str = "fake-registry";
@@ -31,6 +32,8 @@ pub enum Auth {
     IdentityToken(&'static str),
     /// Who shows this token.
     RegistryToken(&'static str),
+    /// Who shows a token, as a registry in the field wants it.
+    Like(Profile),
     /// Who shows a token of a server elsewhere; nobody has one.
     ForeignRealm(String),
 }
@@ -47,7 +50,7 @@ impl Tokens {
         self.good.clear();
     }
 
-    fn give(&mut self, scopes: Vec<String>) -> String {
+    pub(super) fn give(&mut self, scopes: Vec<String>) -> String {
         self.given += 1;
         let token = format!("token-{}", self.given);
         self.good.insert(token.clone(), scopes);
@@ -74,6 +77,10 @@ impl Shared {
         let scope = repository.map(|name| format!("repository:{name}:pull"));
         let (passes, challenge) = match &state.auth {
             Auth::Open => return None,
+            Auth::Like(profile) => {
+                let passes = state.tokens.allow(request, scope.as_deref());
+                return (!passes).then(|| profile.refusal(&self.url(), scope.as_deref()));
+            }
             Auth::Basic(user, password) => {
                 (is_basic(request, user, password), "Basic realm=\"fake\"".to_owned())
             }
@@ -104,8 +111,17 @@ impl Shared {
         format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"{scope}")
     }
 
+    /// Whether this is where tokens are had.
+    pub(super) fn is_realm(state: &State, path: &str) -> bool {
+        let realm = if let Auth::Like(profile) = &state.auth { profile.realm } else { "/token" };
+        realm == path
+    }
+
     /// The answer of the token endpoint.
     pub(super) fn token(&self, state: &mut State, request: &Request) -> Answer {
+        if let Auth::Like(profile) = state.auth {
+            return profile.token(state, request);
+        }
         let is_post = request.method == "POST";
         let asked: Vec<String> = if is_post {
             request.form_values("scope").collect()
@@ -124,7 +140,9 @@ impl Shared {
             }
             Auth::IdentityToken(secret) => is_post && has_refresh_token(request, secret),
             Auth::Open | Auth::AnonymousToken => true,
-            Auth::Basic(..) | Auth::RegistryToken(_) | Auth::ForeignRealm(_) => false,
+            Auth::Basic(..) | Auth::RegistryToken(_) | Auth::Like(_) | Auth::ForeignRealm(_) => {
+                false
+            }
         };
         if !may_have {
             return error(401, "UNAUTHORIZED");
@@ -136,7 +154,7 @@ impl Shared {
     }
 }
 
-fn is_basic(request: &Request, user: &str, password: &str) -> bool {
+pub(super) fn is_basic(request: &Request, user: &str, password: &str) -> bool {
     let credentials = BASE64_STANDARD.encode(format!("{user}:{password}"));
     request.header("authorization") == Some(&format!("Basic {credentials}"))
 }

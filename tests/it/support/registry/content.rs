@@ -89,7 +89,7 @@ impl Content {
 impl Shared {
     /// The answer to `request` while all is well.
     pub(super) fn answer(&self, state: &mut State, request: &Request) -> Answer {
-        if request.path == "/token" {
+        if Shared::is_realm(state, &request.path) {
             return self.token(state, request);
         }
         if let Some(digest) = request.path.strip_prefix(REDIRECTED) {

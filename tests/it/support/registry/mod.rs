@@ -9,11 +9,13 @@ mod fault;
 mod http;
 mod listen;
 mod manners;
+mod profile;
 
 pub use auth::Auth;
 pub use fault::{Fault, Gate};
 pub use http::Request;
 pub use listen::Mode;
+pub use profile::{Profile, Scope, Wants};
 
 use std::{
     net::SocketAddr,
