@@ -47,6 +47,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 const NEGATIVE_TTL: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// With the pauses between them, about 25 seconds: enough for a registry to be started anew.
+const RETRIES: u32 = 8;
 /// What containerd's `ctr` opens at once by itself, so that one pull through Larder asks no more of
 /// upstream than one without.
 const MAX_CONCURRENT: usize = 6;
@@ -189,6 +191,8 @@ pub struct Download {
     pub connect_timeout: Duration,
     /// Silence after which a body counts as stalled.
     pub idle_timeout: Duration,
+    /// How often in a row an endpoint is asked in vain to go on with a download that broke.
+    pub retries: u32,
     /// Whether layers are fetched before the client that pulls their image asks for them.
     pub prefetch: bool,
     /// With so many downloads of any kind running, one at least, nothing is prefetched. A client's
@@ -364,11 +368,13 @@ impl Download {
     fn read(mut section: Section<'_, '_>) -> Download {
         let connect_timeout = section.take("connect_timeout", value::positive_duration);
         let idle_timeout = section.take("idle_timeout", value::positive_duration);
+        let retries = section.take("retries", value::times);
         let prefetch = section.take("prefetch", value::boolean);
         let max_concurrent = section.take("max_concurrent", value::positive_count);
         Download {
             connect_timeout: connect_timeout.unwrap_or(CONNECT_TIMEOUT),
             idle_timeout: idle_timeout.unwrap_or(IDLE_TIMEOUT),
+            retries: retries.unwrap_or(RETRIES),
             prefetch: prefetch.unwrap_or(true),
             max_concurrent: max_concurrent.unwrap_or(MAX_CONCURRENT),
         }

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub downloads_in_flight: IntGauge,
     /// Clients reading from a download in progress now.
     pub download_followers: IntGauge,
+    /// Requests by which broken downloads went on, by `registry`.
+    pub download_resumes: IntCounterVec,
     /// Downloads that failed, by `registry` and `reason`; with the reason `range`, parts of blobs
     /// that upstream did not give by themselves.
     pub download_failures: IntCounterVec,
@@ -113,6 +115,11 @@ impl Metrics {
             downloads_in_flight: make.gauge("downloads_in_flight", "Downloads running now."),
             download_followers: make
                 .gauge("download_followers", "Clients reading a running download."),
+            download_resumes: make.counters(
+                "download_resumes_total",
+                "Requests by which broken downloads went on.",
+                &["registry"],
+            ),
             download_failures: make.counters(
                 "download_failures_total",
                 "Downloads that failed.",

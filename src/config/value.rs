@@ -44,14 +44,23 @@ pub(super) fn boolean(written: Written<'_>) -> Parsed<'_, bool> {
 
 /// A number of things, at least one.
 pub(super) fn positive_count(written: Written<'_>) -> Parsed<'_, usize> {
-    let value: Option<usize> = match written.value {
+    let value: Option<usize> = whole_number(written);
+    written.parsed(value.filter(|count| *count > 0), "no number above zero; write for example 6")
+}
+
+/// A number of times, perhaps none.
+pub(super) fn times(written: Written<'_>) -> Parsed<'_, u32> {
+    written.parsed(whole_number(written), "no whole number; write for example 8")
+}
+
+fn whole_number<T: FromStr>(written: Written<'_>) -> Option<T> {
+    match written.value {
         Value::Toml(DeValue::Integer(number)) if number.radix() == 10 => {
             number.as_str().parse().ok()
         }
         Value::Bare(text) => text.parse().ok(),
         Value::Toml(_) => None,
-    };
-    written.parsed(value.filter(|count| *count > 0), "no number above zero; write for example 6")
+    }
 }
 
 /// A time with its unit, up to 100 years.

@@ -172,6 +172,7 @@ impl Mirror {
             store: self.store.clone(),
             upstream: self.upstream(repository)?.clone(),
             metrics: self.metrics.clone(),
+            retries: self.retries,
         };
         let mut downloads = self.downloads();
         // A download leaves the list only after its blob is published, so what is in neither

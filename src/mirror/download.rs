@@ -2,22 +2,18 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use futures_util::FutureExt as _;
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
 };
 
-use super::remote::Remote;
+use super::{remote::Remote, resume::Supply};
 use crate::{
     metrics::Metrics,
     oci::{Digest, Repository},
     store::{BlobReader, BlobWriter, CannotTake, Store},
     upstream::{self, BlobBody, Upstream},
 };
-
-/// How much is gathered before it is hashed and written, in bytes.
-const BATCH: usize = 512 * 1024;
 
 /// How many ranges of one blob are passed ahead of its file at once, over all clients.
 const SLOTS: usize = 4;
@@ -80,6 +76,8 @@ pub(super) struct Means {
     pub(super) store: Store,
     pub(super) upstream: Upstream,
     pub(super) metrics: Arc<Metrics>,
+    /// How often an endpoint is asked in vain to go on.
+    pub(super) retries: u32,
 }
 
 /// Why a body is not the blob.
@@ -180,10 +178,11 @@ impl Download {
     async fn fill(
         &self,
         means: &Means,
-        mut body: BlobBody,
+        body: BlobBody,
         mut writer: BlobWriter,
     ) -> Result<(), Failure> {
-        while let Some(batch) = next_batch(&mut body).await.map_err(Failure::Upstream)? {
+        let mut supply = Supply::of(body, means, &self.repository, &self.digest);
+        while let Some(batch) = supply.next().await.map_err(Failure::Upstream)? {
             writer.append(batch).await.map_err(Failure::Disk)?;
             self.advance(Progress::Filling(writer.written()));
         }
@@ -233,27 +232,6 @@ impl Failure {
             Failure::Digest(_) => "digest",
         }
     }
-}
-
-/// Waits for one chunk and takes what else is there already, up to [`BATCH`].
-async fn next_batch(body: &mut BlobBody) -> Result<Option<Vec<bytes::Bytes>>, upstream::Error> {
-    let Some(first) = body.chunk().await? else {
-        return Ok(None);
-    };
-    let mut gathered = first.len();
-    let mut batch = vec![first];
-    while gathered < BATCH {
-        match body.chunk().now_or_never() {
-            Some(Ok(Some(chunk))) => {
-                gathered = gathered.saturating_add(chunk.len());
-                batch.push(chunk);
-            }
-            Some(Err(error)) => return Err(error),
-            // The end is seen again by the next call.
-            Some(Ok(None)) | None => break,
-        }
-    }
-    Ok(Some(batch))
 }
 
 /// Counts a running download for as long as it lives.

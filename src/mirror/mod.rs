@@ -21,6 +21,7 @@ mod proof;
 mod range;
 mod referrers;
 mod remote;
+mod resume;
 mod tag;
 
 use std::{
@@ -84,6 +85,8 @@ pub struct Mirror {
     announcements: Announcements,
     downloads: Mutex<HashMap<Digest, Arc<Download>>>,
     prefetch: Prefetch,
+    /// How often in a row an endpoint is asked in vain to go on with a blob.
+    retries: u32,
     fetches: ManifestFlights,
     heads: HeadFlights,
     blob_heads: SizeFlights,
@@ -149,6 +152,7 @@ impl Mirror {
             announcements: tag::announcements(),
             downloads: Mutex::default(),
             prefetch: Prefetch::new(&config.download),
+            retries: config.download.retries,
             fetches: Flights::default(),
             heads: Flights::default(),
             blob_heads: Flights::default(),

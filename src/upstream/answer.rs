@@ -12,7 +12,7 @@ use http::{
 use serde_json::Value;
 use url::{Position, Url};
 
-use super::{BlobBody, Error};
+use super::{BlobBody, Error, Place, Rest};
 
 /// How much of an error answer is read.
 const MAX_ERROR_BYTES: u64 = 64 * 1024;
@@ -44,6 +44,12 @@ pub(super) enum Source {
 }
 
 impl Answer {
+    /// The same, whose body tells that this endpoint was asked.
+    pub(super) fn of_endpoint(mut self, place: Place) -> Answer {
+        self.body.place = place;
+        self
+    }
+
     /// A header's value, if there is one and it is text.
     pub(super) fn header(&self, name: HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok().map(str::trim)
@@ -80,6 +86,26 @@ impl Answer {
             return Err(Error::Invalid(what));
         }
         Ok(self.plain_body()?.exactly(length))
+    }
+
+    /// The body of a 206 that goes from `rest.start` to the blob's end, or that of a 200, whose
+    /// beginning is skipped. Anything else is refused.
+    pub(super) fn rest_body(self, rest: Rest) -> Result<BlobBody, Error> {
+        let announced = self.body.size();
+        match self.status {
+            StatusCode::OK if announced.or(rest.size) == rest.size.or(announced) => {
+                let length = rest.size.or(announced);
+                Ok(self.plain_body()?.without_first(rest.start, length))
+            }
+            StatusCode::PARTIAL_CONTENT => {
+                let length = self.header(CONTENT_RANGE).and_then(|sent| rest_length(sent, rest));
+                match length.filter(|length| announced.is_none_or(|sent| sent == *length)) {
+                    Some(length) => Ok(self.plain_body()?.exactly(length)),
+                    None => Err(Error::Invalid(self.describe(Some("not the rest of the blob")))),
+                }
+            }
+            _ => Err(Error::Invalid(self.describe(Some("not the rest of the blob")))),
+        }
     }
 
     fn plain_body(self) -> Result<BlobBody, Error> {
@@ -152,6 +178,19 @@ fn is_range(content_range: &str, range: &Range<u64>, size: u64) -> bool {
     let last = range.end.saturating_sub(1);
     let total = content_range.strip_prefix(&format!("bytes {}-{last}/", range.start));
     total.is_some_and(|total| total == "*" || total == size.to_string())
+}
+
+/// The bytes that a `Content-Range` tells of, if they are exactly what is still wanted: whether
+/// they end with the blob is known from its size, or else from the total.
+fn rest_length(content_range: &str, rest: Rest) -> Option<u64> {
+    let (range, total) = content_range.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    let total: Option<u64> = (total != "*").then(|| total.parse()).transpose().ok()?;
+    let size = rest.size.or(total)?;
+    let is_rest = first == rest.start && last.checked_add(1) == Some(size);
+    let agrees = total.is_none_or(|total| total == size);
+    size.checked_sub(rest.start).filter(|length| is_rest && agrees && *length > 0)
 }
 
 /// Method and URL for people, without the query, which may be signed.
@@ -236,6 +275,30 @@ mod tests {
         ];
         for (content_range, want) in table {
             assert_eq!(is_range(content_range, &(5..10), 20), want, "{content_range}");
+        }
+    }
+
+    #[test]
+    fn the_rest_goes_to_the_end_of_the_blob() {
+        let table = [
+            ("bytes 5-19/20", Some(20), Some(15)),
+            ("bytes 5-19/*", Some(20), Some(15)),
+            ("bytes 5-19/20", None, Some(15)),
+            ("bytes 5-19/*", None, None),
+            ("bytes 5-18/20", Some(20), None),
+            ("bytes 5-18/20", None, None),
+            ("bytes 5-20/21", Some(20), None),
+            ("bytes 5-19/21", Some(20), None),
+            ("bytes 4-19/20", Some(20), None),
+            ("bytes 6-19/20", Some(20), None),
+            ("bytes 5-4/5", None, None),
+            ("bytes 5-18446744073709551615/*", None, None),
+            ("bytes */20", Some(20), None),
+            ("", Some(20), None),
+        ];
+        for (content_range, size, want) in table {
+            let length = rest_length(content_range, Rest { start: 5, size });
+            assert_eq!(length, want, "{content_range} of {size:?}");
         }
     }
 

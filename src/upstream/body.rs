@@ -7,13 +7,17 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::{Error, client::causes, health::Health};
+use super::{Error, Place, client::causes, health::Health};
 
 /// The body of a blob on its way from upstream.
 #[derive(Debug)]
 pub struct BlobBody {
     incoming: Incoming,
+    /// The endpoint that was asked for it.
+    pub(super) place: Place,
     size: Option<u64>,
+    /// Bytes still to come that nobody wants.
+    unwanted: u64,
     /// Bytes still to come, where the answer's head tells so in other words than its length.
     left: Option<u64>,
     idle_timeout: Duration,
@@ -35,6 +39,8 @@ impl BlobBody {
         BlobBody {
             size: incoming.size_hint().exact(),
             incoming,
+            place: Place::default(),
+            unwanted: 0,
             left: None,
             idle_timeout,
             health,
@@ -46,6 +52,17 @@ impl BlobBody {
     /// The same body, which fails unless it has exactly `length` bytes.
     pub(super) fn exactly(self, length: u64) -> BlobBody {
         BlobBody { left: Some(length), ..self }
+    }
+
+    /// The same body without its first `unwanted` bytes, which come all the same. It fails unless
+    /// upstream sends exactly `length` bytes, if that is known.
+    pub(super) fn without_first(self, unwanted: u64, length: Option<u64>) -> BlobBody {
+        BlobBody { unwanted, left: length, ..self }
+    }
+
+    /// The endpoint that was asked for it.
+    pub fn place(&self) -> Place {
+        self.place
     }
 
     /// The length that upstream announced, in bytes: the blob's size, if it is the body of a whole
@@ -91,6 +108,9 @@ impl BlobBody {
                 Ok(None) if self.left.is_some_and(|left| left > 0) => {
                     return Err(self.broke_off("it is shorter than its range"));
                 }
+                Ok(None) if self.unwanted > 0 => {
+                    return Err(self.broke_off("it is shorter than what is here already"));
+                }
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(error))) => return Err(self.broke_off(&causes(&error))),
                 Err(_) => {
@@ -103,9 +123,19 @@ impl BlobBody {
             if let Ok(data) = frame.into_data() {
                 self.health.note_bytes(data.len());
                 self.count_down(data.len())?;
-                return Ok(Some(data));
+                if let Some(wanted) = self.cut_to_wanted(data) {
+                    return Ok(Some(wanted));
+                }
             }
         }
+    }
+
+    /// `None`: nothing of it is wanted.
+    fn cut_to_wanted(&mut self, mut data: Bytes) -> Option<Bytes> {
+        let unwanted = usize::try_from(self.unwanted).unwrap_or(usize::MAX).min(data.len());
+        self.unwanted = self.unwanted.saturating_sub(unwanted as u64);
+        let wanted = data.split_off(unwanted);
+        (unwanted == 0 || !wanted.is_empty()).then_some(wanted)
     }
 
     fn count_down(&mut self, bytes: usize) -> Result<(), Error> {

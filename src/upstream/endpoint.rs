@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    Error, SetupError,
+    Error, Place, SetupError,
     answer::{Answer, Source},
     auth::{Authorization, Authorizer},
     client::{Client, Outgoing, Times},
@@ -43,6 +43,7 @@ const EVERY_MANIFEST: &str = "application/vnd.oci.image.index.v1+json, \
 
 /// One endpoint of an upstream.
 pub(super) struct Endpoint {
+    place: Place,
     /// Its `/v2/`.
     root: Url,
     /// Comes before the names of repositories: empty, or `prefix/`.
@@ -142,6 +143,13 @@ impl<'a> Ask<'a> {
         self
     }
 
+    /// Asks for the bytes from `start` on.
+    pub(super) fn starting_at(mut self, start: u64) -> Ask<'a> {
+        let value = HeaderValue::try_from(format!("bytes={start}-"));
+        self.headers.extend(value.ok().filter(|_| start > 0).map(|value| (RANGE, value)));
+        self
+    }
+
     fn is_answered_by(&self, answer: &Answer) -> bool {
         let status = answer.status;
         let is_other_answer = match self.redirects {
@@ -159,6 +167,7 @@ impl<'a> Ask<'a> {
 impl Endpoint {
     /// Opens no connection.
     pub(super) fn new(
+        place: Place,
         endpoint: &config::Endpoint,
         trusted_realms: &[String],
         limits: &config::Download,
@@ -177,6 +186,7 @@ impl Endpoint {
         let client = Arc::new(Client::new(connector, health, times));
         let prefix = prefix_of(&endpoint.url);
         Ok(Endpoint {
+            place,
             auth: Authorizer::new(root.clone(), trusted_realms.to_vec(), Arc::clone(&client)),
             credentials: Credentials::open(&endpoint.credentials, &root, &prefix, helpers)?,
             prefix,
@@ -201,7 +211,7 @@ impl Endpoint {
             outcome = self.exchange_as(&other, ask).await;
         }
         match outcome? {
-            answer if ask.is_answered_by(&answer) => Ok(answer),
+            answer if ask.is_answered_by(&answer) => Ok(answer.of_endpoint(self.place)),
             answer => Err(answer.into_error().await),
         }
     }

@@ -11,7 +11,7 @@
 //! - `quoted`: how headers quote;
 //! - `trust`: which hosts belong together.
 
-use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
+use std::{net::SocketAddr, ops::Range, slice, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
@@ -71,6 +71,27 @@ struct Inner {
     health: Arc<Health>,
 }
 
+/// One of an upstream's endpoints, as its place in the order of preference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place(usize);
+
+/// The part of a blob that is still wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    /// Its first byte.
+    pub start: u64,
+    /// Bytes in the whole blob, if that is known; more than `start`.
+    pub size: Option<u64>,
+}
+
+#[cfg(test)]
+impl Place {
+    /// Any place, of no upstream in particular.
+    pub(crate) fn numbered(number: usize) -> Place {
+        Place(number)
+    }
+}
+
 /// What upstream's last answers say of it.
 #[derive(Clone, Copy, Debug)]
 pub struct UpstreamState {
@@ -111,8 +132,9 @@ impl Upstream {
         metrics: Arc<Metrics>,
     ) -> Result<Upstream, SetupError> {
         let health = Arc::new(Health::new(&config.registry, metrics));
-        let endpoint = |endpoint| {
+        let endpoint = |(place, endpoint)| {
             Endpoint::new(
+                Place(place),
                 endpoint,
                 &config.trusted_realms,
                 limits,
@@ -121,7 +143,7 @@ impl Upstream {
                 Arc::clone(helpers),
             )
         };
-        let endpoints = config.endpoints.iter().map(endpoint);
+        let endpoints = config.endpoints.iter().enumerate().map(endpoint);
         let endpoints = endpoints.collect::<Result<_, _>>()?;
         Ok(Upstream {
             inner: Arc::new(Inner { registry: config.registry.clone(), endpoints, health }),
@@ -205,6 +227,29 @@ impl Upstream {
         self.ask(&Ask::blob_get(name, digest), deadline).await?.whole_body()
     }
 
+    /// GET of what is still wanted of a blob, from one endpoint only. Returns at the headers;
+    /// `deadline` bounds only them. The body begins at `rest.start` whatever upstream sends, and
+    /// fails unless it ends where the blob does.
+    pub async fn get_blob_rest(
+        &self,
+        place: Place,
+        name: &Name,
+        digest: &Digest,
+        rest: Rest,
+        deadline: Instant,
+    ) -> Result<BlobBody, Error> {
+        let ask = Ask::blob_get(name, digest).starting_at(rest.start);
+        let endpoint = self.inner.endpoints.get(place.0).map_or(&[][..], slice::from_ref);
+        let answer =
+            self.first_answer_of(endpoint, &ask, deadline, |endpoint| endpoint.exchange(&ask));
+        answer.await?.rest_body(rest)
+    }
+
+    /// All endpoints, in order of preference.
+    pub fn places(&self) -> impl Iterator<Item = Place> + use<> {
+        (0..self.inner.endpoints.len()).map(Place)
+    }
+
     /// GET of `range`, which lies within the blob and is not empty, of a blob of `size` bytes.
     /// Returns at the headers; `deadline` bounds only them. The body fails unless it has the
     /// range's length.
@@ -269,8 +314,7 @@ impl Upstream {
         self.first_answer(ask, deadline, |endpoint| endpoint.exchange(ask)).await
     }
 
-    /// Asks the endpoints in order until one gives an answer that is no outage. Each has its share
-    /// of the time that is left, so that one that swallows everything leaves some for the next.
+    /// [`Upstream::first_answer_of`] all endpoints.
     async fn first_answer<'a, T, F>(
         &'a self,
         ask: &Ask<'_>,
@@ -280,9 +324,23 @@ impl Upstream {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        self.first_answer_of(&self.inner.endpoints, ask, deadline, question).await
+    }
+
+    /// Asks the endpoints in order until one gives an answer that is no outage. Each has its share
+    /// of the time that is left, so that one that swallows everything leaves some for the next.
+    async fn first_answer_of<'a, T, F>(
+        &'a self,
+        mut waiting: &'a [Endpoint],
+        ask: &Ask<'_>,
+        deadline: Instant,
+        question: impl Fn(&'a Endpoint) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
         self.respect_pause(ask)?;
         let mut outage = Error::Unreachable(format!("{} has no endpoint", self.registry()));
-        let mut waiting = self.inner.endpoints.as_slice();
         while let [endpoint, rest @ ..] = waiting {
             let share = share(deadline, waiting.len());
             outage = match tokio::time::timeout(share, question(endpoint)).await {

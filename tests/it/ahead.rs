@@ -52,6 +52,7 @@ impl Setting {
         let mirror = TestMirror::builder()
             .upstream(Upstream::docker_io(&registry))
             .set("download.idle_timeout", "5m")
+            .set("download.retries", 0)
             .start()
             .await;
         Setting { registry, mirror, blob, digest, path, fill }

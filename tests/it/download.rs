@@ -33,6 +33,7 @@ impl Setting {
         let mirror = TestMirror::builder()
             .upstream(Upstream::docker_io(&registry))
             .set("download.idle_timeout", "500ms")
+            .set("download.retries", 0)
             .start()
             .await;
         Setting { path: blob_url("library/x", &digest), registry, mirror, blob, digest }

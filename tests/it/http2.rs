@@ -55,7 +55,11 @@ async fn a_failed_body_resets_its_stream_only() {
         let broken = blob_url("library/x", &registry.put_blob("library/x", &blob));
         let whole = blob_url("library/x", &registry.put_blob("library/x", &other));
         registry.on("GET", &broken, fault.clone());
-        let mirror = TestMirror::of(&registry).await;
+        let mirror = TestMirror::builder()
+            .upstream(Upstream::docker_io(&registry))
+            .set("download.retries", 0)
+            .start()
+            .await;
         let client = Http2::connect(mirror.address()).await;
 
         // A reset may overtake the head of the answer.

@@ -41,6 +41,7 @@ mod pull;
 mod referrers;
 mod refused_content;
 mod registries;
+mod resume;
 mod routing;
 mod shutdown;
 mod support;

@@ -32,7 +32,9 @@ impl Setting {
         let registry = FakeRegistry::start().await;
         let image = Image::with_layers(1, (0..count).map(layer).collect());
         registry.put_image("library/x", "latest", &image);
-        let builder = TestMirror::builder().upstream(Upstream::docker_io(&registry));
+        let builder = TestMirror::builder()
+            .upstream(Upstream::docker_io(&registry))
+            .set("download.retries", 0);
         let mirror = configure(builder).start().await;
         Setting { registry, mirror, image }
     }

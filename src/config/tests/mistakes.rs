@@ -26,6 +26,10 @@ const MISTAKES: &[(&str, &str)] = &[
         r#"larder.toml:2: download.idle_timeout: "1000y" is no duration; write for example "30s" or "1h 30m""#,
     ),
     (
+        "[download]\nretries = -1",
+        "larder.toml:2: download.retries: -1 is no whole number; write for example 8",
+    ),
+    (
         "[download]\nmax_concurrent = 0",
         "larder.toml:2: download.max_concurrent: 0 is no number above zero; write for example 6",
     ),

@@ -48,6 +48,7 @@ fn build(endpoints: Vec<Endpoint>, trusted_realms: &[&str]) -> Upstream {
         connect_timeout: Duration::from_millis(500),
         idle_timeout: Duration::from_millis(300),
         prefetch: false,
+        retries: 0,
         max_concurrent: 1,
     };
     let (helpers, metrics) = (Arc::default(), Arc::new(Metrics::new()));

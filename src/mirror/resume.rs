@@ -1,0 +1,300 @@
+//! The bytes of one blob from upstream, over as many requests as that takes.
+//!
+//! A body that breaks or stalls is no failure of its download as long as some endpoint goes on from
+//! the last byte that is here. Each request begins at the registry, so that token and redirect are
+//! fresh; there is no `If-Range`, for the digest is the name and each endpoint has its own ETags.
+
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher as _, RandomState},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use tokio::time::Instant;
+
+use super::{ANSWER_DEADLINE, download::Means};
+use crate::{
+    oci::{Digest, Repository},
+    upstream::{self, BlobBody, Place, Rest},
+};
+
+/// How much is gathered before it is hashed and written, in bytes.
+const BATCH: usize = 512 * 1024;
+
+/// The pause before the first try. It doubles with each that brings nothing. Clients wait meanwhile.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The rest of one blob, on its way.
+pub(super) struct Supply<'a> {
+    means: &'a Means,
+    repository: &'a Repository,
+    digest: &'a Digest,
+    body: Option<BlobBody>,
+    rest: Rest,
+    tries: Tries,
+    breaks: u32,
+}
+
+impl<'a> Supply<'a> {
+    /// The blob with this body, from its first byte on.
+    pub(super) fn of(
+        body: BlobBody,
+        means: &'a Means,
+        repository: &'a Repository,
+        digest: &'a Digest,
+    ) -> Supply<'a> {
+        let places = means.upstream.places();
+        let tries = Tries::new(places, body.place(), means.retries);
+        let rest = Rest { start: 0, size: body.size() };
+        Supply { means, repository, digest, body: Some(body), rest, tries, breaks: 0 }
+    }
+
+    /// Waits for the next bytes and takes what else is there already; `None` at the blob's end.
+    ///
+    /// # Errors
+    /// Upstream's last failure, when it has been asked in vain too often.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, upstream::Error> {
+        // With all bytes here there is nothing to ask for, however their body ended.
+        while self.rest.size != Some(self.rest.start) {
+            let outcome = match &mut self.body {
+                Some(body) => next_batch(body).await.map_err(Trouble::Broken),
+                None => self.ask().await.map_err(Trouble::Refused),
+            };
+            match outcome {
+                Ok(Some(batch)) if batch.is_empty() => {}
+                Ok(batch) => return Ok(self.count(batch)),
+                Err(trouble) => self.pause(trouble).await?,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Asks for the rest. What comes is no more than the head of an answer: no bytes yet.
+    async fn ask(&mut self) -> Result<Option<Vec<Bytes>>, upstream::Error> {
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        let (upstream, name) = (&self.means.upstream, self.repository.name());
+        let place = self.tries.place();
+        let body = upstream.get_blob_rest(place, name, self.digest, self.rest, deadline).await?;
+        let registry = self.repository.registry().as_str();
+        self.means.metrics.download_resumes.with_label_values(&[registry]).inc();
+        self.body = Some(body);
+        Ok(Some(Vec::new()))
+    }
+
+    fn count(&mut self, batch: Option<Vec<Bytes>>) -> Option<Vec<Bytes>> {
+        let length = batch.iter().flatten().map(|chunk| chunk.len() as u64).sum::<u64>();
+        self.rest.start = self.rest.start.saturating_add(length);
+        if length > 0 {
+            self.tries.forget();
+        }
+        batch
+    }
+
+    /// Waits until upstream may be asked again.
+    async fn pause(&mut self, trouble: Trouble) -> Result<(), upstream::Error> {
+        self.body = None;
+        let pause = self.tries.next(&trouble).map(|pause| pause.mul_f64(jitter()));
+        let error = trouble.into_error();
+        let Some(pause) = pause else {
+            return Err(error);
+        };
+        self.breaks = self.breaks.saturating_add(1);
+        let (repository, digest, from) = (self.repository, self.digest, self.rest.start);
+        // Once is enough for the log of a download that breaks all the time.
+        match self.breaks {
+            1 => tracing::info!(%repository, %digest, from, %error, "a blob broke off; going on"),
+            _ => tracing::debug!(%repository, %digest, from, %error, "a blob broke off again"),
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+/// What is wrong with an endpoint.
+enum Trouble {
+    /// Its body broke off or stalled.
+    Broken(upstream::Error),
+    /// It gave no body.
+    Refused(upstream::Error),
+}
+
+impl Trouble {
+    fn into_error(self) -> upstream::Error {
+        match self {
+            Trouble::Broken(error) | Trouble::Refused(error) => error,
+        }
+    }
+
+    /// How long it asked to be left alone.
+    fn retry_after(&self) -> Duration {
+        match self {
+            Trouble::Refused(upstream::Error::Limited { retry_after: Some(time), .. }) => *time,
+            Trouble::Refused(_) | Trouble::Broken(_) => Duration::ZERO,
+        }
+    }
+}
+
+/// How often each endpoint was asked since the last byte came, the present one first.
+struct Tries {
+    present: Tried,
+    others: VecDeque<Tried>,
+    /// So often, at most.
+    limit: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Tried {
+    place: Place,
+    times: u32,
+}
+
+impl Tries {
+    /// None yet. `first` is the endpoint that sends now.
+    fn new(places: impl Iterator<Item = Place>, first: Place, limit: u32) -> Tries {
+        let mut others: VecDeque<Tried> = places.map(|place| Tried { place, times: 0 }).collect();
+        // Whoever comes after the first in the order of preference is the next.
+        let before = others.iter().position(|tried| tried.place == first).unwrap_or(0);
+        others.rotate_left(before);
+        others.pop_front();
+        Tries { present: Tried { place: first, times: 0 }, others, limit }
+    }
+
+    /// The endpoint to ask.
+    fn place(&self) -> Place {
+        self.present.place
+    }
+
+    /// A byte came.
+    fn forget(&mut self) {
+        self.present.times = 0;
+        self.others.iter_mut().for_each(|tried| tried.times = 0);
+    }
+
+    /// How long to wait before the next try, which may be at another endpoint: one that gives no
+    /// body is left at once, one whose bodies break when it has had its tries. `None`: all have.
+    fn next(&mut self, trouble: &Trouble) -> Option<Duration> {
+        let mut at_least = trouble.retry_after();
+        let is_refused = matches!(trouble, Trouble::Refused(_));
+        if is_refused && self.others.iter().any(|tried| tried.times < self.limit) {
+            self.turn();
+            at_least = Duration::ZERO;
+        }
+        for _ in 0..=self.others.len() {
+            if self.present.times < self.limit {
+                let pause = pause_after(self.present.times).max(at_least).min(LONGEST_PAUSE);
+                self.present.times += 1;
+                return Some(pause);
+            }
+            self.turn();
+        }
+        None
+    }
+
+    /// Turns to the next endpoint.
+    fn turn(&mut self) {
+        self.others.push_back(self.present);
+        if let Some(next) = self.others.pop_front() {
+            self.present = next;
+        }
+    }
+}
+
+fn pause_after(tries: u32) -> Duration {
+    FIRST_PAUSE.saturating_mul(1_u32.checked_shl(tries).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
+}
+
+/// From a half to one, so that downloads which broke together do not come back together.
+fn jitter() -> f64 {
+    let random = RandomState::new().hash_one(0) % 1000;
+    // Less than a thousand, so nothing is lost.
+    0.5 + random as f64 / 2000.0
+}
+
+/// Waits for one chunk and takes what else is there already, up to [`BATCH`].
+async fn next_batch(body: &mut BlobBody) -> Result<Option<Vec<Bytes>>, upstream::Error> {
+    let Some(first) = body.chunk().await? else {
+        return Ok(None);
+    };
+    let mut gathered = first.len();
+    let mut batch = vec![first];
+    while gathered < BATCH {
+        // The end, or a failure, is seen again by the next call.
+        let Some(Ok(Some(chunk))) = body.chunk().now_or_never() else {
+            break;
+        };
+        gathered = gathered.saturating_add(chunk.len());
+        batch.push(chunk);
+    }
+    Ok(Some(batch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: u32 = 3;
+
+    fn broken() -> Trouble {
+        Trouble::Broken(upstream::Error::Timeout("stalled".to_owned()))
+    }
+
+    fn refused() -> Trouble {
+        Trouble::Refused(upstream::Error::Unreachable("500".to_owned()))
+    }
+
+    fn tries(endpoints: usize) -> (Tries, Vec<Place>) {
+        let places: Vec<Place> = (0..endpoints).map(Place::numbered).collect();
+        (Tries::new(places.iter().copied(), places[0], LIMIT), places)
+    }
+
+    /// Milliseconds of each pause, and which endpoint is asked after it.
+    fn course(tries: &mut Tries, places: &[Place], trouble: &Trouble) -> Vec<(u128, usize)> {
+        let next = || {
+            let pause = tries.next(trouble)?;
+            let place = places.iter().position(|place| *place == tries.place())?;
+            Some((pause.as_millis(), place))
+        };
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn one_endpoint_is_asked_less_and_less_often() {
+        let (mut tries, places) = tries(1);
+        assert_eq!(course(&mut tries, &places, &broken()), [(100, 0), (200, 0), (400, 0)]);
+        assert_eq!(tries.next(&refused()), None);
+        tries.forget();
+        assert_eq!(course(&mut tries, &places, &refused()), [(100, 0), (200, 0), (400, 0)]);
+    }
+
+    #[test]
+    fn the_next_endpoint_has_its_own_tries() {
+        let (mut tries, places) = tries(2);
+        let (once, twice, thrice) = (100, 200, 400);
+        let [at_first, at_second] =
+            [0, 1].map(|place| [(once, place), (twice, place), (thrice, place)]);
+        assert_eq!(course(&mut tries, &places, &broken()), [at_first, at_second].concat());
+    }
+
+    #[test]
+    fn who_gives_no_body_is_left_at_once() {
+        let (mut tries, places) = tries(2);
+        let want = [(100, 1), (100, 0), (200, 1), (200, 0), (400, 1), (400, 0)];
+        assert_eq!(course(&mut tries, &places, &refused()), want);
+    }
+
+    #[test]
+    fn a_limit_is_waited_for_within_reason() {
+        let (mut tries, _) = tries(1);
+        let limited = |seconds| {
+            let retry_after = Some(Duration::from_secs(seconds));
+            Trouble::Refused(upstream::Error::Limited { message: String::new(), retry_after })
+        };
+        assert_eq!(tries.next(&limited(3)), Some(Duration::from_secs(3)));
+        assert_eq!(tries.next(&limited(3600)), Some(LONGEST_PAUSE));
+        assert_eq!(pause_after(60), LONGEST_PAUSE);
+    }
+}
