@@ -153,7 +153,7 @@ impl Mirror {
         digest: &Digest,
         deadline: Instant,
     ) -> Result<Option<Arc<Download>>, Error> {
-        let Some(listed) = self.list_download(repository, digest)? else {
+        let Some(mut listed) = self.list_download(repository, digest)? else {
             return Ok(None);
         };
         self.count(repository, "blob", "miss");
@@ -257,9 +257,16 @@ pub(super) struct Listed {
 }
 
 impl Listed {
-    /// Runs the download to its end; `deadline` is for upstream's headers only.
-    pub(super) async fn run(&self, deadline: Instant) {
-        self.download.run(&self.means, deadline).await;
+    /// Runs the download to its end; `deadline` is for upstream's headers only. One that ended in
+    /// wrong bytes begins anew at the next endpoint. Who has read of them is cut, for they cannot be
+    /// taken back, and finds the new one when it asks again.
+    pub(super) async fn run(&mut self, mut deadline: Instant) {
+        while let Some(place) = self.download.run(&self.means, deadline).await {
+            let anew = Arc::new(self.download.anew(place));
+            self.mirror.downloads().insert(anew.digest.clone(), anew.clone());
+            std::mem::replace(&mut self.download, anew).break_off();
+            deadline = self.mirror.deadline();
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     metrics::Metrics,
     oci::{Digest, Repository},
     store::{BlobReader, BlobWriter, CannotTake, Store},
-    upstream::{self, BlobBody, Upstream},
+    upstream::{self, BlobBody, Place, Upstream},
 };
 
 /// How many ranges of one blob are passed ahead of its file at once, over all clients.
@@ -24,6 +24,8 @@ pub(super) struct Download {
     /// The repository whose pull started it, and whose proof upstream's answer is.
     pub(super) repository: Repository,
     pub(super) digest: Digest,
+    /// The first endpoint that is asked: those before it have sent wrong bytes.
+    first: Place,
     opened: OnceLock<Opened>,
     /// The body that the store could not take, for the first client that comes for it.
     untaken: Mutex<Option<BlobBody>>,
@@ -95,11 +97,17 @@ impl Download {
         Download {
             repository,
             digest,
+            first: Place::default(),
             opened: OnceLock::new(),
             untaken: Mutex::default(),
             progress: watch::Sender::new(Progress::Opening),
             slots: Arc::new(Semaphore::new(SLOTS)),
         }
+    }
+
+    /// The same download, begun anew at this endpoint.
+    pub(super) fn anew(&self, first: Place) -> Download {
+        Download { first, ..Download::new(self.repository.clone(), self.digest.clone()) }
     }
 
     /// A receiver that sees every later step.
@@ -141,27 +149,48 @@ impl Download {
         self.size() == Some(0)
     }
 
-    /// Fetches, verifies and publishes. `deadline` is for upstream's headers only.
-    pub(super) async fn run(&self, means: &Means, deadline: Instant) {
+    /// Fetches, verifies and publishes. `deadline` is for upstream's headers only. After wrong
+    /// bytes, tells the endpoint that may have the right ones: then it is up to the caller to
+    /// [`Download::break_off`], when a download from there can be found.
+    pub(super) async fn run(&self, means: &Means, deadline: Instant) -> Option<Place> {
         let _in_flight = InFlight::enter(means);
         let name = self.repository.name();
-        let body = match means.upstream.get_blob(name, &self.digest, deadline).await {
+        let body = means.upstream.get_blob_from(self.first, name, &self.digest, deadline).await;
+        let body = match body {
             Ok(body) => body,
-            Err(error) => return self.advance(Progress::Refused(error)),
+            Err(error) => {
+                self.advance(Progress::Refused(error));
+                return None;
+            }
         };
         means.store.prove_blob(&self.repository, &self.digest);
         let writer = match means.store.create_blob(&self.digest, body.size()).await {
             Ok(writer) => writer,
-            Err(reason) => return self.give_away(body, &reason),
+            Err(reason) => {
+                self.give_away(body, &reason);
+                return None;
+            }
         };
+        let place = body.place();
         let _ = self.opened.set(Opened { size: body.size(), reader: writer.reader() });
         self.advance(Progress::Filling(0));
-        if let Err(failure) = self.fill(means, body, writer).await {
-            failure.report(&means.metrics, &self.repository, &self.digest);
-            self.advance(Progress::Broken);
-            // Who waits for one would wait for nothing: a new download has slots of its own.
-            self.slots.close();
+        let failure = self.fill(means, body, writer).await.err()?;
+        failure.report(&means.metrics, &self.repository, &self.digest);
+        let other = match failure {
+            Failure::Digest(_) => means.upstream.place_after(place),
+            Failure::Upstream(_) | Failure::Disk(_) => None,
+        };
+        if other.is_none() {
+            self.break_off();
         }
+        other
+    }
+
+    /// Cuts everyone who reads it.
+    pub(super) fn break_off(&self) {
+        self.advance(Progress::Broken);
+        // Who waits for one would wait for nothing: a new download has slots of its own.
+        self.slots.close();
     }
 
     /// The body that the store could not take; the first caller gets it.

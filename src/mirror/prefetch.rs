@@ -165,7 +165,7 @@ impl Mirror {
 
     fn begin_prefetch(self: &Arc<Self>, image: Arc<Image>, layer: Digest) {
         self.prefetch.unasked.insert(layer.clone(), ());
-        let Ok(Some(listed)) = self.list_download(&image.repository, &layer) else {
+        let Ok(Some(mut listed)) = self.list_download(&image.repository, &layer) else {
             return self.prefetch.unasked.invalidate(&layer);
         };
         let (mirror, deadline) = (self.clone(), self.deadline());

@@ -224,7 +224,22 @@ impl Upstream {
         digest: &Digest,
         deadline: Instant,
     ) -> Result<BlobBody, Error> {
-        self.ask(&Ask::blob_get(name, digest), deadline).await?.whole_body()
+        self.get_blob_from(Place::default(), name, digest, deadline).await
+    }
+
+    /// As [`Upstream::get_blob`], from this endpoint or those after it.
+    pub async fn get_blob_from(
+        &self,
+        place: Place,
+        name: &Name,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<BlobBody, Error> {
+        let ask = Ask::blob_get(name, digest);
+        let endpoints = self.inner.endpoints.get(place.0..).unwrap_or_default();
+        let answer =
+            self.first_answer_of(endpoints, &ask, deadline, |endpoint| endpoint.exchange(&ask));
+        answer.await?.whole_body()
     }
 
     /// GET of what is still wanted of a blob, from one endpoint only. Returns at the headers;
@@ -243,6 +258,12 @@ impl Upstream {
         let answer =
             self.first_answer_of(endpoint, &ask, deadline, |endpoint| endpoint.exchange(&ask));
         answer.await?.rest_body(rest)
+    }
+
+    /// The endpoint after this one.
+    pub fn place_after(&self, place: Place) -> Option<Place> {
+        let next = place.0 + 1;
+        (next < self.inner.endpoints.len()).then_some(Place(next))
     }
 
     /// All endpoints, in order of preference.

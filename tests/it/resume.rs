@@ -292,3 +292,49 @@ async fn the_next_endpoint_goes_on() {
         assert_eq!(asked(&second, &setting.path), [from(HALF)]);
     }
 }
+
+/// Wrong bytes are nobody's, but another endpoint may have the right ones: a client that was cut
+/// gets them when it asks again, at no further cost.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_are_fetched_anew_from_the_next_endpoint() {
+    let second = FakeRegistry::start().await;
+    put_blob(&second);
+    let first = FakeRegistry::start().await;
+    let endpoints = vec![first.url(), second.url()];
+    let upstream = Upstream::docker_io(&first).set("endpoints", endpoints);
+    let setting = Setting::with(first, upstream).await;
+    setting.registry.on("GET", &setting.path, Fault::flip_byte(HALF));
+    let gate = Gate::shut();
+    second.on("GET", &setting.path, Fault::hold_after(HALF, &gate));
+
+    let body = setting.mirror.get(&setting.path).await.body().await;
+    assert!(matches!(body, Body::Cut(_)));
+    second.wait_for("GET", &setting.path, 1).await;
+    let again = setting.mirror.get(&setting.path).await;
+    gate.open();
+    again.expect(&setting.blob).await;
+    setting.mirror.wait_for_blob(&setting.digest).await;
+    assert_eq!((setting.asked(), asked(&second, &setting.path)), (vec![None], vec![None]));
+    let failed = r#"larder_download_failures_total{reason="digest"}"#;
+    assert_eq!(setting.mirror.metric(failed).await, 1.0);
+}
+
+/// Each endpoint has one try; then the download has failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_everywhere_are_given_up() {
+    let second = FakeRegistry::start().await;
+    put_blob(&second);
+    let first = FakeRegistry::start().await;
+    let endpoints = vec![first.url(), second.url()];
+    let upstream = Upstream::docker_io(&first).set("endpoints", endpoints);
+    let setting = Setting::with(first, upstream).await;
+    for registry in [&setting.registry, &second] {
+        registry.on("GET", &setting.path, Fault::flip_byte(HALF));
+    }
+    let body = setting.mirror.get(&setting.path).await.body().await;
+    assert!(matches!(body, Body::Cut(_)));
+    let failed = r#"larder_download_failures_total{reason="digest"}"#;
+    until(failed, async || setting.mirror.metric(failed).await == 2.0).await;
+    assert_eq!((setting.asked(), asked(&second, &setting.path)), (vec![None], vec![None]));
+    assert!(!setting.mirror.has_blob(&setting.digest));
+}
