@@ -12,7 +12,7 @@ use crate::{
     metrics::Metrics,
     oci::{Digest, Repository},
     store::{BlobReader, BlobWriter, CannotTake, Store},
-    upstream::{self, BlobBody, Place, Upstream},
+    upstream::{self, BlobBody, Place, Rest, Upstream},
 };
 
 /// How many ranges of one blob are passed ahead of its file at once, over all clients.
@@ -92,6 +92,14 @@ pub(super) enum Failure {
     Digest(Digest),
 }
 
+/// A download whose bytes are on their way.
+struct Begun<'a> {
+    writer: BlobWriter,
+    supply: Supply<'a>,
+    /// The endpoint to begin anew at, should the bytes be wrong.
+    other: Option<Place>,
+}
+
 impl Download {
     pub(super) fn new(repository: Repository, digest: Digest) -> Download {
         Download {
@@ -154,15 +162,30 @@ impl Download {
     /// [`Download::break_off`], when a download from there can be found.
     pub(super) async fn run(&self, means: &Means, deadline: Instant) -> Option<Place> {
         let _in_flight = InFlight::enter(means);
+        let begun = match means.store.resume_blob(&self.digest).await {
+            Some(left) => self.go_on(means, left, deadline).await,
+            None => self.begin(means, deadline).await,
+        };
+        let Begun { writer, supply, other } = begun?;
+        let _ = self.opened.set(Opened { size: writer.size(), reader: writer.reader() });
+        self.advance(Progress::Filling(writer.written()));
+        let failure = self.fill(means, supply, writer).await.err()?;
+        failure.report(&means.metrics, &self.repository, &self.digest);
+        let other = match failure {
+            Failure::Digest(_) => other,
+            Failure::Upstream(_) | Failure::Disk(_) => None,
+        };
+        if other.is_none() {
+            self.break_off();
+        }
+        other
+    }
+
+    /// Asks upstream. `None`: the clients know already that there is nothing to read.
+    async fn begin<'a>(&'a self, means: &'a Means, deadline: Instant) -> Option<Begun<'a>> {
         let name = self.repository.name();
         let body = means.upstream.get_blob_from(self.first, name, &self.digest, deadline).await;
-        let body = match body {
-            Ok(body) => body,
-            Err(error) => {
-                self.advance(Progress::Refused(error));
-                return None;
-            }
-        };
+        let body = body.map_err(|error| self.advance(Progress::Refused(error))).ok()?;
         means.store.prove_blob(&self.repository, &self.digest);
         let writer = match means.store.create_blob(&self.digest, body.size()).await {
             Ok(writer) => writer,
@@ -171,19 +194,31 @@ impl Download {
                 return None;
             }
         };
-        let place = body.place();
-        let _ = self.opened.set(Opened { size: body.size(), reader: writer.reader() });
-        self.advance(Progress::Filling(0));
-        let failure = self.fill(means, body, writer).await.err()?;
-        failure.report(&means.metrics, &self.repository, &self.digest);
-        let other = match failure {
-            Failure::Digest(_) => means.upstream.place_after(place),
-            Failure::Upstream(_) | Failure::Disk(_) => None,
-        };
-        if other.is_none() {
-            self.break_off();
+        writer.leave_to_next(&self.repository).await;
+        let other = means.upstream.place_after(body.place());
+        let supply = Supply::of(body, means, &self.repository, &self.digest);
+        Some(Begun { writer, supply, other })
+    }
+
+    /// Takes what an earlier download left, which needs no answer of upstream where upstream has
+    /// shown the blob before. `None`: as for [`Download::begin`].
+    async fn go_on<'a>(
+        &'a self,
+        means: &'a Means,
+        left: BlobWriter,
+        deadline: Instant,
+    ) -> Option<Begun<'a>> {
+        if !means.store.is_proved(&self.repository, &self.digest) {
+            let name = self.repository.name();
+            let proof = means.upstream.prove_blob(name, &self.digest, deadline).await;
+            proof.map_err(|error| self.advance(Progress::Refused(error))).ok()?;
+            means.store.prove_blob(&self.repository, &self.digest);
         }
-        other
+        let rest = Rest { start: left.written(), size: left.size() };
+        tracing::info!(digest = %self.digest, from = rest.start, "going on with a partial download");
+        let supply = Supply::rest(rest, means, &self.repository, &self.digest);
+        // It may be the part that was left which is wrong, whoever sent the rest.
+        Some(Begun { writer: left, supply, other: Some(Place::default()) })
     }
 
     /// Cuts everyone who reads it.
@@ -207,14 +242,14 @@ impl Download {
     async fn fill(
         &self,
         means: &Means,
-        body: BlobBody,
+        mut supply: Supply<'_>,
         mut writer: BlobWriter,
     ) -> Result<(), Failure> {
-        let mut supply = Supply::of(body, means, &self.repository, &self.digest);
-        while let Some(batch) = supply.next().await.map_err(Failure::Upstream)? {
+        while let Some(batch) = supply.next().await.map_err(|error| given_up(error, &writer))? {
             writer.append(batch).await.map_err(Failure::Disk)?;
             self.advance(Progress::Filling(writer.written()));
         }
+        writer.hash_all().await.map_err(Failure::Disk)?;
         let size = writer.written();
         let verified = writer.verify().map_err(|wrong| Failure::Digest(wrong.actual))?;
         // Clients do not wait for the syncs.
@@ -261,6 +296,17 @@ impl Failure {
             Failure::Digest(_) => "digest",
         }
     }
+}
+
+/// Upstream gives no more for now: the next download goes on. What upstream contradicts, or no longer
+/// has, nobody goes on with.
+fn given_up(error: upstream::Error, writer: &BlobWriter) -> Failure {
+    use upstream::Error::{Denied, HeadRefused, Invalid, Limited, NotFound, Timeout, Unreachable};
+    match error {
+        Unreachable(_) | Timeout(_) | Limited { .. } => {}
+        NotFound(_) | Denied(_) | HeadRefused(_) | Invalid(_) => writer.discard(),
+    }
+    Failure::Upstream(error)
 }
 
 /// Counts a running download for as long as it lives.

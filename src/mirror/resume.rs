@@ -47,10 +47,21 @@ impl<'a> Supply<'a> {
         repository: &'a Repository,
         digest: &'a Digest,
     ) -> Supply<'a> {
-        let places = means.upstream.places();
-        let tries = Tries::new(places, body.place(), means.retries);
         let rest = Rest { start: 0, size: body.size() };
-        Supply { means, repository, digest, body: Some(body), rest, tries, breaks: 0 }
+        let tries = Tries::new(means.upstream.places(), body.place(), means.retries);
+        let body = Some(body);
+        Supply { tries, body, ..Supply::rest(rest, means, repository, digest) }
+    }
+
+    /// What an earlier download lacked, to be asked for.
+    pub(super) fn rest(
+        rest: Rest,
+        means: &'a Means,
+        repository: &'a Repository,
+        digest: &'a Digest,
+    ) -> Supply<'a> {
+        let tries = Tries::new(means.upstream.places(), Place::default(), means.retries);
+        Supply { means, repository, digest, body: None, rest, tries, breaks: 0 }
     }
 
     /// Waits for the next bytes and takes what else is there already; `None` at the blob's end.

@@ -11,10 +11,16 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    CannotTake, Shared, blocking, buffers::Buffers, directory, downloads::Partial, running::Moment,
+    CannotTake, Shared, blocking,
+    buffers::Buffers,
+    directory,
+    downloads::{Left, Partial},
+    hashing::{Hashed, Hashing},
+    note::Note,
+    running::Moment,
     table::Table,
 };
-use crate::oci::{Digest, Hasher};
+use crate::oci::{Digest, Repository};
 
 /// Room that is reserved at a time for a blob of unknown size, in bytes.
 const UNKNOWN_SIZE_STEP: u64 = 64 * 1024 * 1024;
@@ -28,14 +34,15 @@ pub struct BlobReader {
 }
 
 /// A blob being written: an append-only file under `downloads/`, removed when dropped
-/// unpublished. After an [`append`](BlobWriter::append) that failed or was dropped in mid-way
+/// unpublished, unless it is left to the next writer. After an [`append`](BlobWriter::append) that failed or was dropped in mid-way
 /// only its readers are of use.
 #[derive(Debug)]
 pub struct BlobWriter {
     store: Arc<Shared>,
-    partial: Partial,
+    partial: Arc<Partial>,
     digest: Digest,
-    hasher: Hasher,
+    size: Option<u64>,
+    hashing: Hashing,
     written: u64,
     reserved: u64,
     broken: bool,
@@ -108,19 +115,69 @@ impl BlobWriter {
         digest: Digest,
         size: Option<u64>,
     ) -> Result<BlobWriter, CannotTake> {
-        let partial = store.downloads.claim(&digest, &store.directory);
+        let partial = store.downloads.claim(&digest);
         let partial = partial.map_err(|error| store.room.failed(error))?;
         let reserved = size.unwrap_or(UNKNOWN_SIZE_STEP);
         store.room.reserve(partial.file(), 0, reserved)?;
         Ok(BlobWriter {
             store,
-            partial,
-            hasher: digest.hasher(),
+            partial: Arc::new(partial),
+            hashing: Hashing::here_with(Hashed::nothing(digest.hasher())),
             digest,
+            size,
             written: 0,
             reserved,
             broken: false,
         })
+    }
+
+    /// Goes on with what is left of a digest, if there is room for the rest. Blocking.
+    pub(super) fn resume(
+        store: Arc<Shared>,
+        digest: Digest,
+    ) -> Result<Option<BlobWriter>, CannotTake> {
+        let left = store.downloads.take_over(&digest).map_err(CannotTake::Failing)?;
+        let Some(Left { partial, note, written }) = left else {
+            return Ok(None);
+        };
+        let reserved = note.size.unwrap_or(written.saturating_add(UNKNOWN_SIZE_STEP));
+        let rest = reserved.saturating_sub(written);
+        // Where there is none, what it takes up itself may be enough for another.
+        let room = store.room.reserve(partial.file(), written, rest);
+        room.inspect_err(|_| partial.discard())?;
+        let partial = Arc::new(partial);
+        Ok(Some(BlobWriter {
+            hashing: Hashing::begin(&partial, digest.hasher()),
+            store,
+            partial,
+            digest,
+            size: note.size,
+            written,
+            reserved,
+            broken: false,
+        }))
+    }
+
+    /// From now on, what is written stays when the writer goes, for the next one
+    /// ([`super::Store::resume_blob`]), unless it is wrong. `repository` is where upstream showed
+    /// the blob. Failing costs no more than that.
+    pub async fn leave_to_next(&self, repository: &Repository) {
+        let note = Note { repository: repository.clone(), size: self.size };
+        let partial = Arc::clone(&self.partial);
+        let left = blocking(move || partial.leave(note)).await;
+        if let Err(error) = left.and_then(|left| left) {
+            tracing::debug!(digest = %self.digest, %error, "a download will not be resumed");
+        }
+    }
+
+    /// What is written is worth nothing and goes with the writer.
+    pub fn discard(&self) {
+        self.partial.discard();
+    }
+
+    /// Bytes in the whole blob, as its first writer was told.
+    pub fn size(&self) -> Option<u64> {
+        self.size
     }
 
     /// A reader of the growing file, good for any number of followers. Its `size` is what was
@@ -139,33 +196,68 @@ impl BlobWriter {
     /// # Errors
     /// When there is no room for more, or the disk fails. The writer is broken then.
     pub async fn append(&mut self, chunks: Vec<Bytes>) -> Result<(), CannotTake> {
-        let step = Step {
-            store: Arc::clone(&self.store),
-            file: Arc::clone(self.partial.file()),
-            hasher: self.hasher.clone(),
-            written: self.written,
-            reserved: self.reserved,
-        };
+        let appended = self.try_append(chunks).await;
+        appended.inspect_err(|_| self.partial.discard())
+    }
+
+    async fn try_append(&mut self, chunks: Vec<Bytes>) -> Result<(), CannotTake> {
         if std::mem::replace(&mut self.broken, true) {
             let error = io::Error::other("an earlier write to this blob did not end well");
             return Err(CannotTake::Failing(error));
         }
+        let step = Step {
+            store: Arc::clone(&self.store),
+            partial: Arc::clone(&self.partial),
+            hashed: self.hashing.at_hand().map_err(CannotTake::Failing)?,
+            written: self.written,
+            reserved: self.reserved,
+        };
         let step = blocking(move || step.append(&chunks)).await;
         let step = step.map_err(CannotTake::Failing)??;
-        self.hasher = step.hasher;
+        if let Some(hashed) = step.hashed {
+            self.hashing = Hashing::here_with(hashed);
+        }
         self.written = step.written;
         self.reserved = step.reserved;
         self.broken = false;
         Ok(())
     }
 
-    /// Compares the hash.
+    /// Waits until all that is written is hashed, which it is unless an earlier writer left some.
+    ///
+    /// # Errors
+    /// When it cannot be read. The writer is broken then.
+    pub async fn hash_all(&mut self) -> Result<(), CannotTake> {
+        if self.hashing.here().is_some_and(|hashed| hashed.length == self.written) {
+            return Ok(());
+        }
+        let hashed = self.try_hash_all().await;
+        let hashed = hashed.inspect_err(|_| self.partial.discard());
+        self.hashing = Hashing::here_with(hashed.map_err(CannotTake::Failing)?);
+        Ok(())
+    }
+
+    async fn try_hash_all(&mut self) -> io::Result<Hashed> {
+        let (mut hashed, end) = (self.hashing.wait().await?, self.written);
+        let partial = Arc::clone(&self.partial);
+        let caught_up = blocking(move || {
+            hashed.catch_up(partial.file(), end)?;
+            Ok(hashed)
+        });
+        caught_up.await?
+    }
+
+    /// Compares the hash; [`BlobWriter::hash_all`] comes first where an earlier writer left some.
     ///
     /// # Errors
     /// When the bytes are not the blob's, or the writer is broken. The file is removed.
     pub fn verify(self) -> Result<VerifiedBlob, WrongDigest> {
-        let actual = self.hasher.clone().finish();
-        if actual != self.digest || self.broken {
+        let hashed = self.hashing.here();
+        let hashed = hashed.unwrap_or_else(|| Hashed::nothing(self.digest.hasher()));
+        let is_all = hashed.length == self.written && !self.broken;
+        let actual = hashed.hasher.finish();
+        if actual != self.digest || !is_all {
+            self.partial.discard();
             return Err(WrongDigest { actual });
         }
         Ok(VerifiedBlob(self))
@@ -180,7 +272,9 @@ impl VerifiedBlob {
     /// What the disk says; the file is removed.
     pub async fn publish(self) -> io::Result<()> {
         let store = Arc::clone(&self.0.store);
+        let partial = Arc::clone(&self.0.partial);
         let published = blocking(move || self.publish_now()).await?;
+        let published = published.inspect_err(|_| partial.discard());
         published.inspect_err(|error| store.room.note(error))
     }
 
@@ -201,8 +295,10 @@ impl VerifiedBlob {
 /// What an append needs and changes, moved to a blocking thread and back.
 struct Step {
     store: Arc<Shared>,
-    file: Arc<File>,
-    hasher: Hasher,
+    /// Keeps the digest from another writer until the bytes are written.
+    partial: Arc<Partial>,
+    /// `None`: the hash follows the file.
+    hashed: Option<Hashed>,
     written: u64,
     reserved: u64,
 }
@@ -211,10 +307,16 @@ impl Step {
     fn append(mut self, chunks: &[Bytes]) -> Result<Step, CannotTake> {
         let length: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         self.reserve(self.written.saturating_add(length))?;
+        if let Some(hashed) = &mut self.hashed {
+            let caught_up = hashed.catch_up(self.partial.file(), self.written);
+            caught_up.map_err(CannotTake::Failing)?;
+        }
         for chunk in chunks {
-            let written = self.file.write_all_at(chunk, self.written);
+            let written = self.partial.file().write_all_at(chunk, self.written);
             written.map_err(|error| self.store.room.failed(error))?;
-            self.hasher.update(chunk);
+            if let Some(hashed) = &mut self.hashed {
+                hashed.update(chunk);
+            }
             self.written = self.written.saturating_add(chunk.len() as u64);
         }
         self.store.room.succeeded();
@@ -227,7 +329,7 @@ impl Step {
             return Ok(());
         }
         let length = UNKNOWN_SIZE_STEP.max(end.saturating_sub(self.reserved));
-        self.store.room.reserve(&self.file, self.reserved, length)?;
+        self.store.room.reserve(self.partial.file(), self.reserved, length)?;
         self.reserved = self.reserved.saturating_add(length);
         Ok(())
     }

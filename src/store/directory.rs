@@ -1,6 +1,7 @@
 //! The data directory: its paths, and the lock that makes it one process's own.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, Read as _, Seek as _, Write as _},
     path::{Path, PathBuf},
@@ -75,6 +76,23 @@ impl Directory {
         self.downloads().join(flat_name(digest))
     }
 
+    /// What is noted beside [`Directory::download`].
+    pub fn note(&self, digest: &Digest) -> PathBuf {
+        self.downloads().join(format!("{}{NOTE}", flat_name(digest)))
+    }
+
+    /// Every digest that has a [`Directory::note`].
+    pub fn noted(&self) -> io::Result<Vec<Digest>> {
+        let mut noted = Vec::new();
+        for entry in fs::read_dir(self.downloads())? {
+            let name = entry?.file_name();
+            let name = name.to_str().and_then(|name| name.strip_suffix(NOTE));
+            let digest = name.and_then(|name| name.replacen('-', ":", 1).parse().ok());
+            noted.extend(digest);
+        }
+        Ok(noted)
+    }
+
     /// The file of a manifest that is being written.
     pub fn manifest_download(&self, number: u64) -> PathBuf {
         self.downloads().join(format!("manifest-{number}"))
@@ -129,10 +147,13 @@ impl Directory {
         self.0.join("oci-layout")
     }
 
-    /// Removes what an earlier life left under `downloads/`.
-    pub fn clear_downloads(&self) -> io::Result<()> {
+    /// Removes what an earlier life left under `downloads/`, but for these files.
+    pub fn clear_downloads(&self, kept: &HashSet<PathBuf>) -> io::Result<()> {
         for entry in fs::read_dir(self.downloads())? {
-            fs::remove_file(entry?.path())?;
+            let path = entry?.path();
+            if !kept.contains(&path) {
+                fs::remove_file(path)?;
+            }
         }
         Ok(())
     }
@@ -185,6 +206,7 @@ impl Lock {
     }
 }
 
+const NOTE: &str = ".json";
 const DAMAGED_INDEX: &str = "index.damaged-";
 
 /// Makes the names in a directory survive a power cut.

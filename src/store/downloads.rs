@@ -1,4 +1,5 @@
-//! Files that grow under `downloads/`: at most one for each digest, removed unless published.
+//! Files that grow under `downloads/`: at most one for each digest. When its writer is gone, a file is
+//! removed, unless it was published or has a [`Note`]: then it is left for the next writer.
 
 use std::{
     collections::HashMap,
@@ -6,70 +7,154 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::runtime::Handle;
 
-use super::directory::Directory;
+use super::{
+    directory::Directory,
+    note::Note,
+    running::{Moment, RunningTime},
+};
 use crate::oci::Digest;
 
 /// Who writes which digest; clones share it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Downloads(Arc<Claims>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Claims {
+    directory: Directory,
+    running: RunningTime,
     claims: Mutex<HashMap<Digest, Claim>>,
     released: Condvar,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Claim {
     Writing,
     /// The writer is gone, its file about to be.
     Removing,
+    /// The writer is gone since this moment, its file is not.
+    Left(Moment, Note),
 }
 
-/// A growing file that is the only one of its digest. Dropping it removes the file, on a
-/// blocking thread where there is one.
+/// A growing file that is the only one of its digest.
 #[derive(Debug)]
 pub struct Partial {
     file: Arc<File>,
     path: PathBuf,
-    leftover: Option<Leftover>,
+    digest: Digest,
+    downloads: Downloads,
+    fate: Mutex<Fate>,
 }
 
-/// Removes the file, unless it was published, and then lets others write the digest.
+/// What becomes of a file when its writer is gone.
 #[derive(Debug)]
-struct Leftover {
-    downloads: Downloads,
-    digest: Digest,
-    path: PathBuf,
-    published: bool,
+enum Fate {
+    Removed,
+    /// Left, unless it is empty.
+    Left(Note),
+    /// It has moved to its place: nothing is left to be removed.
+    Published,
+}
+
+/// A file that an earlier writer left.
+#[derive(Debug)]
+pub struct Left {
+    pub partial: Partial,
+    pub note: Note,
+    /// Bytes in it.
+    pub written: u64,
 }
 
 impl Downloads {
-    /// Creates the file of a digest. Waits for the removal of an earlier one. Blocking.
+    /// Looks what an earlier life left, and removes what is of no use. Blocking.
+    pub fn open(directory: &Directory, running: RunningTime) -> io::Result<Downloads> {
+        let mut left = HashMap::new();
+        for digest in directory.noted()? {
+            let written = fs::metadata(directory.download(&digest)).map_or(0, |file| file.len());
+            let note = Note::read(&directory.note(&digest));
+            let is_right =
+                |note: &Note| written > 0 && note.size.is_none_or(|size| size >= written);
+            if let Some(note) = note.filter(is_right) {
+                left.insert(digest, Claim::Left(running.now(), note));
+            }
+        }
+        let files = |digest| [directory.download(digest), directory.note(digest)];
+        directory.clear_downloads(&left.keys().flat_map(files).collect())?;
+        let directory = directory.clone();
+        let claims = Mutex::new(left);
+        Ok(Downloads(Arc::new(Claims { directory, running, claims, released: Condvar::new() })))
+    }
+
+    /// Everything that is left, with its note.
+    pub fn left(&self) -> Vec<(Digest, Note)> {
+        let of = |(digest, claim): (&Digest, &Claim)| match claim {
+            Claim::Left(_, note) => Some((digest.clone(), note.clone())),
+            Claim::Writing | Claim::Removing => None,
+        };
+        self.lock().iter().filter_map(of).collect()
+    }
+
+    /// Creates the file of a digest, in place of one that was left. Waits for the removal of an
+    /// earlier one. Blocking.
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] when another writer has the digest, or what the disk says.
-    pub fn claim(&self, digest: &Digest, directory: &Directory) -> io::Result<Partial> {
+    pub fn claim(&self, digest: &Digest) -> io::Result<Partial> {
         self.take(digest)?;
-        let path = directory.download(digest);
-        let leftover = Leftover {
-            downloads: self.clone(),
-            digest: digest.clone(),
-            path: path.clone(),
-            published: false,
+        let path = self.0.directory.download(digest);
+        let created = create(&path).inspect_err(|_| self.release(digest));
+        Ok(self.partial(digest, path, created?, Fate::Removed))
+    }
+
+    /// Takes over the file of a digest that was left. `None`: there is none. Blocking.
+    ///
+    /// # Errors
+    /// What the disk says; the file is removed.
+    pub fn take_over(&self, digest: &Digest) -> io::Result<Option<Left>> {
+        let note = match self.lock().get_mut(digest) {
+            Some(claim @ Claim::Left(..)) => match std::mem::replace(claim, Claim::Writing) {
+                Claim::Left(_, note) => note,
+                Claim::Writing | Claim::Removing => return Ok(None),
+            },
+            Some(Claim::Writing | Claim::Removing) | None => return Ok(None),
         };
-        Ok(Partial { file: Arc::new(create(&path)?), path, leftover: Some(leftover) })
+        let path = self.0.directory.download(digest);
+        let opened = File::options().read(true).write(true).open(&path);
+        let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (written, file) = opened.inspect_err(|_| self.remove(digest))?;
+        let partial = self.partial(digest, path, file, Fate::Left(note.clone()));
+        Ok(Some(Left { partial, note, written }))
+    }
+
+    /// Removes what was left for `age` of running time or longer. Blocking.
+    pub fn remove_stale(&self, age: Duration) {
+        let now = self.0.running.now();
+        let mut stale = Vec::new();
+        for (digest, claim) in self.lock().iter_mut() {
+            if matches!(claim, Claim::Left(since, _) if now.since(*since) >= age) {
+                *claim = Claim::Removing;
+                stale.push(digest.clone());
+            }
+        }
+        for digest in &stale {
+            self.remove(digest);
+        }
+    }
+
+    fn partial(&self, digest: &Digest, path: PathBuf, file: File, fate: Fate) -> Partial {
+        let (file, fate) = (Arc::new(file), Mutex::new(fate));
+        Partial { file, path, digest: digest.clone(), downloads: self.clone(), fate }
     }
 
     fn take(&self, digest: &Digest) -> io::Result<()> {
         let mut claims = self.lock();
         loop {
             match claims.get(digest) {
-                None => break,
+                None | Some(Claim::Left(..)) => break,
                 Some(Claim::Writing) => return Err(io::ErrorKind::AlreadyExists.into()),
                 Some(Claim::Removing) => {
                     let released = self.0.released.wait(claims);
@@ -79,6 +164,23 @@ impl Downloads {
         }
         claims.insert(digest.clone(), Claim::Writing);
         Ok(())
+    }
+
+    /// Removes file and note, and then lets others write the digest. Blocking.
+    fn remove(&self, digest: &Digest) {
+        for path in [self.0.directory.download(digest), self.0.directory.note(digest)] {
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "cannot remove a partial download");
+            }
+        }
+        self.release(digest);
+    }
+
+    fn release(&self, digest: &Digest) {
+        self.lock().remove(digest);
+        self.0.released.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Claim>> {
@@ -97,21 +199,53 @@ impl Partial {
         &self.path
     }
 
-    /// The file has moved to its place: nothing is left to be removed. Blocking.
-    pub fn published(mut self) {
-        if let Some(mut leftover) = self.leftover.take() {
-            leftover.published = true;
+    /// Leaves the file to the next writer, unless it is published. Blocking.
+    ///
+    /// # Errors
+    /// When the note cannot be written.
+    pub fn leave(&self, note: Note) -> io::Result<()> {
+        if note.write(&self.downloads.0.directory.note(&self.digest))? {
+            self.decide(Fate::Left(note));
         }
+        Ok(())
+    }
+
+    /// The file is worth nothing.
+    pub fn discard(&self) {
+        self.decide(Fate::Removed);
+    }
+
+    /// The file has moved to its place. Blocking.
+    pub fn published(&self) {
+        self.decide(Fate::Published);
+        // Without its file it is nobody's, and goes at the next start.
+        let _ = fs::remove_file(self.downloads.0.directory.note(&self.digest));
+    }
+
+    fn decide(&self, fate: Fate) {
+        *self.fate.lock().unwrap_or_else(PoisonError::into_inner) = fate;
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        let Some(leftover) = self.leftover.take() else {
-            return;
-        };
-        let claim = Claim::Removing;
-        leftover.downloads.lock().insert(leftover.digest.clone(), claim);
+        let fate = self.fate.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(fate, Fate::Removed) {
+            Fate::Published => self.downloads.release(&self.digest),
+            Fate::Left(note) if self.file.metadata().is_ok_and(|file| file.len() > 0) => {
+                let left = Claim::Left(self.downloads.0.running.now(), note);
+                self.downloads.lock().insert(self.digest.clone(), left);
+            }
+            Fate::Left(_) | Fate::Removed => self.remove(),
+        }
+    }
+}
+
+impl Partial {
+    /// Removes the file, on a blocking thread where there is one.
+    fn remove(&self) {
+        let leftover = Leftover { downloads: self.downloads.clone(), digest: self.digest.clone() };
+        self.downloads.lock().insert(self.digest.clone(), Claim::Removing);
         // The last handle on a large file frees its blocks when it goes.
         let file = Arc::clone(&self.file);
         if let Ok(runtime) = Handle::try_current() {
@@ -120,16 +254,15 @@ impl Drop for Partial {
     }
 }
 
+/// Goes with its file, also where no thread is left to run.
+struct Leftover {
+    downloads: Downloads,
+    digest: Digest,
+}
+
 impl Drop for Leftover {
     fn drop(&mut self) {
-        if !self.published
-            && let Err(error) = fs::remove_file(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove a partial download");
-        }
-        self.downloads.lock().remove(&self.digest);
-        self.downloads.0.released.notify_all();
+        self.downloads.remove(&self.digest);
     }
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! oci-layout, index.json       the directory is an OCI image layout: other tools can read it
 //! blobs/<algorithm>/<hex>      whole and verified, immutable; manifests too
-//! downloads/<algorithm>-<hex>  a blob being written; downloads/manifest-<n>: a manifest
+//! downloads/<algorithm>-<hex>  a blob being written, or left half-written to be gone on with;
+//!                              with .json: where it belongs; downloads/manifest-<n>: a manifest
 //! quarantine/<algorithm>-<hex> the last few blobs that were found damaged
 //! index/                       sled: what the table holds, derived and disposable
 //! index.opening                stands while index/ is being opened; found at a start, it
@@ -26,10 +27,12 @@ mod buffers;
 mod directory;
 mod downloads;
 mod files;
+mod hashing;
 mod index;
 mod layout;
 mod manifest;
 mod memory;
+mod note;
 mod open;
 mod rebuild;
 mod room;
@@ -172,6 +175,19 @@ impl Store {
         let (store, digest) = (Arc::clone(&self.0), digest.clone());
         let created = blocking(move || BlobWriter::create(store, digest, size)).await;
         created.map_err(CannotTake::Failing)?
+    }
+
+    /// Goes on with a blob of which an earlier writer, perhaps of an earlier life, left the
+    /// beginning ([`BlobWriter::leave_to_next`]). `None`: there is nothing of use. What is there
+    /// can be read at once; it is hashed meanwhile.
+    pub async fn resume_blob(&self, digest: &Digest) -> Option<BlobWriter> {
+        let (store, of) = (Arc::clone(&self.0), digest.clone());
+        let resumed = blocking(move || BlobWriter::resume(store, of)).await;
+        let resumed = resumed.map_err(CannotTake::Failing).and_then(|resumed| resumed);
+        let resumed = resumed.inspect_err(|reason| {
+            tracing::warn!(%digest, %reason, "cannot go on with a partial download");
+        });
+        resumed.ok().flatten()
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     rebuild,
     room::Room,
     running::{Moment, RunningTime},
-    table::Table,
+    table::{Proof, Table},
     threads::Keeper,
 };
 use crate::{clock::Clock, config, metrics::Metrics};
@@ -46,14 +46,19 @@ impl Store {
         let (directory, lock) = Directory::open(data_dir)?;
         let (index, mut table, before) = load_index(&directory);
         let running = RunningTime::resume(before, clock.clone());
-        let named = directory.clear_downloads();
-        let named = named.and_then(|()| layout::read(&directory, &mut table, running.now()));
+        let downloads = Downloads::open(&directory, running.clone());
+        let downloads = downloads.map_err(|error| cannot_open(&directory, &error))?;
+        // The index may not have heard of it.
+        for (digest, note) in downloads.left() {
+            table.prove(&note.repository, &digest, Proof::Blob, running.now());
+        }
+        let named = layout::read(&directory, &mut table, running.now());
         let named = named.map_err(|error| cannot_open(&directory, &error))?;
         let shared = Arc::new(Shared {
             lock: Arc::new(lock),
             memory: Memory::new(table, Arc::clone(&metrics)),
             names: NameLocks::new(),
-            downloads: Downloads::default(),
+            downloads,
             buffers: Buffers::default(),
             manifests_written: AtomicU64::new(0),
             room: Room::new(cache.clone(), Arc::clone(&metrics)),

@@ -12,6 +12,10 @@ use crate::oci::{Digest, Registry};
 /// Slots looked at under one lock.
 const STEP: usize = 16 * 1024;
 
+/// How long a partial download is kept that nobody goes on with, in running time since it was left
+/// or found at a start. A pull that broke is tried again within minutes, or the next morning.
+const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
+
 /// Blobs removed in one go on a blocking thread.
 const REMOVALS: usize = 64;
 
@@ -51,7 +55,11 @@ impl Sweep {
 
     async fn try_run(self, keep: Vec<Registry>) -> io::Result<()> {
         let store = Arc::clone(&self.store);
-        blocking(move || store.room.look(&store.directory)).await??;
+        blocking(move || {
+            store.downloads.remove_stale(PARTIAL_LIFE);
+            store.room.look(&store.directory)
+        })
+        .await??;
         let Some(limit) = self.store.expire_after else {
             return Ok(());
         };

@@ -34,6 +34,7 @@ mod lazy;
 mod log;
 mod memory;
 mod metrics;
+mod partial;
 mod parts;
 mod prefetch;
 mod proof;

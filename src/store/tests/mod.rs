@@ -3,6 +3,7 @@
 mod blobs;
 mod damage;
 mod expiry;
+mod left;
 mod names;
 
 use std::{
