@@ -18,7 +18,8 @@
 //!    verified, stored verbatim, and thereby proved for this repository.
 //! 5. A **blob** is a file of the store. If it is not there, the mirror starts a `Download`: a task
 //!    that appends upstream's body to a file and hashes it, while any number of clients read
-//!    behind it. The last byte is held back until the digest is right; then the file moves into
+//!    behind it. Where upstream breaks off, the task asks for the rest; what a stop breaks off, the next
+//!    process goes on with. The last byte is held back until the digest is right; then the file moves into
 //!    place, and the index is told. Only who wants a part far ahead of the file gets it straight
 //!    from upstream, until the file is there. Meanwhile idle slots fetch the layers that come after.
 //! 6. [`response`] gives the result its status and headers. When the body has ended, [`account`]

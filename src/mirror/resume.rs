@@ -71,21 +71,21 @@ impl<'a> Supply<'a> {
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, upstream::Error> {
         // With all bytes here there is nothing to ask for, however their body ended.
         while self.rest.size != Some(self.rest.start) {
-            let outcome = match &mut self.body {
-                Some(body) => next_batch(body).await.map_err(Trouble::Broken),
-                None => self.ask().await.map_err(Trouble::Refused),
+            let Some(body) = &mut self.body else {
+                if let Err(error) = self.ask().await {
+                    self.pause(Trouble::Refused(error)).await?;
+                }
+                continue;
             };
-            match outcome {
-                Ok(Some(batch)) if batch.is_empty() => {}
+            match next_batch(body).await {
                 Ok(batch) => return Ok(self.count(batch)),
-                Err(trouble) => self.pause(trouble).await?,
+                Err(error) => self.pause(Trouble::Broken(error)).await?,
             }
         }
         Ok(None)
     }
 
-    /// Asks for the rest. What comes is no more than the head of an answer: no bytes yet.
-    async fn ask(&mut self) -> Result<Option<Vec<Bytes>>, upstream::Error> {
+    async fn ask(&mut self) -> Result<(), upstream::Error> {
         let deadline = Instant::now() + ANSWER_DEADLINE;
         let (upstream, name) = (&self.means.upstream, self.repository.name());
         let place = self.tries.place();
@@ -93,7 +93,7 @@ impl<'a> Supply<'a> {
         let registry = self.repository.registry().as_str();
         self.means.metrics.download_resumes.with_label_values(&[registry]).inc();
         self.body = Some(body);
-        Ok(Some(Vec::new()))
+        Ok(())
     }
 
     fn count(&mut self, batch: Option<Vec<Bytes>>) -> Option<Vec<Bytes>> {
@@ -218,11 +218,11 @@ fn pause_after(tries: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1_u32.checked_shl(tries).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
 }
 
-/// From a half to one, so that downloads which broke together do not come back together.
+/// From one to one and a half, so that downloads which broke together do not come back together.
 fn jitter() -> f64 {
     let random = RandomState::new().hash_one(0) % 1000;
     // Less than a thousand, so nothing is lost.
-    0.5 + random as f64 / 2000.0
+    1.0 + random as f64 / 2000.0
 }
 
 /// Waits for one chunk and takes what else is there already, up to [`BATCH`].

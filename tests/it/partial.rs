@@ -140,6 +140,21 @@ async fn a_damaged_beginning_is_fetched_anew() {
     until("an empty downloads/", async || downloads(&mirror) == 0).await;
 }
 
+/// A download that lacks nothing but the verdict needs no upstream.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_all_there_is_not_asked_for() {
+    let setting = Setting::start().await;
+    let stopped = setting.left_half().await;
+    let file = stopped.data_dir().join("downloads");
+    let file = file.join(format!("sha256-{}", setting.digest.encoded()));
+    fs::write(&file, &setting.blob).unwrap();
+    setting.registry.set_mode(Mode::Down).await;
+    let mirror = stopped.start().await;
+    mirror.get(&setting.path).await.expect(&setting.blob).await;
+    mirror.wait_for_blob(&setting.digest).await;
+    assert_eq!(setting.asked(), [None]);
+}
+
 /// What is left of a blob is shown only in a repository in which upstream showed the blob.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_beginning_is_served_only_where_the_blob_is() {
