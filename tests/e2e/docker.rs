@@ -84,11 +84,44 @@ fn two_engines_share_one_download() {
     assert_eq!(requests.blob_gets(), once);
 }
 
+/// An upstream that dies three times in the middle of a pull is no concern of the client.
+#[test]
+fn notices_nothing_of_an_upstream_that_dies() {
+    const MIB: f64 = 1024.0 * 1024.0;
+    let mut lab = Lab::start();
+    let image = Layout::large(&lab.directory().join("large"));
+    lab.hub.push(image.path(), "library/large:latest", "--preserve-digests");
+    let docker = Docker::start(&lab, "docker");
+    let output = thread::scope(|scope| {
+        let pull = scope.spawn(|| docker.run("pull large"));
+        for received in [30.0, 80.0, 130.0] {
+            wait_for("the middle of the image", || {
+                let bytes = lab.larder.metric("larder_upstream_bytes_total");
+                (bytes > received * MIB).then_some(())
+            });
+            lab.hub.stop();
+            lab.hub.restart();
+        }
+        pull.join().unwrap()
+    });
+
+    assert!(!output.contains("Retrying"), "{output}");
+    let log = docker.daemon.log();
+    assert!(!log.contains("next endpoint") && !log.contains("retrying"), "{log}");
+    let file = |digest: &str| image.path().join("blobs").join(digest.replace(':', "/"));
+    let size: u64 = image.blobs().map(|digest| fs::metadata(file(digest)).unwrap().len()).sum();
+    let resumes = lab.larder.metric("larder_download_resumes_total");
+    let received = lab.larder.metric("larder_upstream_bytes_total") / size as f64;
+    println!("{resumes} resumes, {received:.3} times the image from upstream");
+    assert!(resumes >= 3.0);
+    assert!(received < 1.05);
+}
+
 /// A `dockerd` in the clients' network with Larder as its mirror.
 struct Docker {
     socket: String,
     version: String,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Docker {
@@ -106,7 +139,7 @@ impl Docker {
             daemon.assert_running();
             succeeds(&format!("{CLIENT} --host {socket} version")).then_some(())
         });
-        Self { socket, version: version("dockerd"), _daemon: daemon }
+        Self { socket, version: version("dockerd"), daemon }
     }
 
     /// Pulls `image` and runs it, in all phases.

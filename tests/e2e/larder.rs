@@ -74,6 +74,15 @@ impl Larder {
         lookups
     }
 
+    /// The sum of a metric over all its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let metrics = get(self.admin, "/metrics").unwrap();
+        let of_name =
+            |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let values = metrics.lines().filter(of_name);
+        values.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+    }
+
     fn launch(&mut self) {
         let line = format!("{PROGRAM} serve --config {}", self.config().display());
         let mut daemon = Daemon::start("larder", &self.directory, &line);
