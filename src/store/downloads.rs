@@ -74,7 +74,8 @@ impl Downloads {
     pub fn open(directory: &Directory, running: RunningTime) -> io::Result<Downloads> {
         let mut left = HashMap::new();
         for digest in directory.noted()? {
-            let written = fs::metadata(directory.download(&digest)).map_or(0, |file| file.len());
+            let file = File::options().write(true).open(directory.download(&digest));
+            let written = file.and_then(|file| give_back(&file)).unwrap_or(0);
             let note = Note::read(&directory.note(&digest));
             let is_right =
                 |note: &Note| written > 0 && note.size.is_none_or(|size| size >= written);
@@ -232,7 +233,7 @@ impl Drop for Partial {
         let fate = self.fate.get_mut().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(fate, Fate::Removed) {
             Fate::Published => self.downloads.release(&self.digest),
-            Fate::Left(note) if self.file.metadata().is_ok_and(|file| file.len() > 0) => {
+            Fate::Left(note) if give_back(&self.file).is_ok_and(|written| written > 0) => {
                 let left = Claim::Left(self.downloads.0.running.now(), note);
                 self.downloads.lock().insert(self.digest.clone(), left);
             }
@@ -264,6 +265,14 @@ impl Drop for Leftover {
     fn drop(&mut self) {
         self.downloads.remove(&self.digest);
     }
+}
+
+/// Gives back what is reserved beyond the end, which moves no bytes, and tells how many there are. The
+/// next writer reserves anew; until then the room is everybody's.
+fn give_back(file: &File) -> io::Result<u64> {
+    let written = file.metadata()?.len();
+    file.set_len(written)?;
+    Ok(written)
 }
 
 /// A leftover of the name is nobody's: the claim is ours.

@@ -35,6 +35,28 @@ async fn the_next_writer_goes_on() {
     assert!(test.store.resume_blob(&digest).await.is_none());
 }
 
+/// Room that nobody writes to for now is free for others, however its writer ended.
+#[tokio::test]
+async fn what_is_left_takes_no_more_than_its_room() {
+    use rustix::fs::FallocateFlags;
+    use std::os::unix::fs::MetadataExt as _;
+    let test = TestStore::new();
+    let digest = sha256(CONTENT);
+    let file = test.path("downloads").join(format!("sha256-{}", digest.encoded()));
+    let used = || fs::metadata(&file).unwrap().blocks() * 512;
+    let mut writer = test.store.create_blob(&digest, Some(1 << 24)).await.unwrap();
+    writer.leave_to_next(&repository("ghcr.io/a/b")).await;
+    writer.append(vec!["one two ".into()]).await.unwrap();
+    drop(writer);
+    assert!(used() < 1 << 20, "{} bytes for 8", used());
+
+    let as_if_killed = fs::File::options().write(true).open(&file).unwrap();
+    rustix::fs::fallocate(&as_if_killed, FallocateFlags::KEEP_SIZE, 0, 1 << 24).unwrap();
+    let _test = test.crash();
+    assert!(used() < 1 << 20, "{} bytes for 8 of an earlier life", used());
+    assert_eq!(fs::read(&file).unwrap(), b"one two ");
+}
+
 #[tokio::test]
 async fn a_writer_that_begins_anew_takes_the_place() {
     let test = TestStore::new();
