@@ -173,6 +173,7 @@ impl Mirror {
             upstream: self.upstream(repository)?.clone(),
             metrics: self.metrics.clone(),
             retries: self.retries,
+            stopping: self.stopping.clone(),
         };
         let mut downloads = self.downloads();
         // A download leaves the list only after its blob is published, so what is in neither

@@ -6,6 +6,7 @@ use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{remote::Remote, resume::Supply};
 use crate::{
@@ -80,6 +81,8 @@ pub(super) struct Means {
     pub(super) metrics: Arc<Metrics>,
     /// How often an endpoint is asked in vain to go on.
     pub(super) retries: u32,
+    /// From when on nothing is asked for that is not on its way.
+    pub(super) stopping: CancellationToken,
 }
 
 /// Why a body is not the blob.

@@ -31,7 +31,7 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use blob::Role;
 pub use body::{AheadBytes, Blob, BlobStream, Source};
@@ -98,6 +98,8 @@ pub struct Mirror {
     proofs: ProofFlights,
     /// Downloads under way, which a stop waits for.
     tasks: TaskTracker,
+    /// Downloads that break are left as they are.
+    stopping: CancellationToken,
 }
 
 /// One registry that is mirrored.
@@ -163,11 +165,14 @@ impl Mirror {
             referrers: Flights::default(),
             proofs: Flights::default(),
             tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
         }
     }
 
-    /// Waits until the downloads under way have come to an end.
+    /// Waits until the downloads under way have come to an end. One that breaks, or has broken, is left
+    /// to the next life.
     pub async fn drain(&self) {
+        self.stopping.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }

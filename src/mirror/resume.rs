@@ -67,7 +67,8 @@ impl<'a> Supply<'a> {
     /// Waits for the next bytes and takes what else is there already; `None` at the blob's end.
     ///
     /// # Errors
-    /// Upstream's last failure, when it has been asked in vain too often.
+    /// Upstream's last failure, when it has been asked in vain too often, or the mirror stops before
+    /// it answers.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, upstream::Error> {
         // With all bytes here there is nothing to ask for, however their body ended.
         while self.rest.size != Some(self.rest.start) {
@@ -89,7 +90,9 @@ impl<'a> Supply<'a> {
         let deadline = Instant::now() + ANSWER_DEADLINE;
         let (upstream, name) = (&self.means.upstream, self.repository.name());
         let place = self.tries.place();
-        let body = upstream.get_blob_rest(place, name, self.digest, self.rest, deadline).await?;
+        let asked = upstream.get_blob_rest(place, name, self.digest, self.rest, deadline);
+        let answer = self.means.stopping.run_until_cancelled(asked).await;
+        let body = answer.unwrap_or_else(|| Err(stopped()))?;
         let registry = self.repository.registry().as_str();
         self.means.metrics.download_resumes.with_label_values(&[registry]).inc();
         self.body = Some(body);
@@ -105,7 +108,7 @@ impl<'a> Supply<'a> {
         batch
     }
 
-    /// Waits until upstream may be asked again.
+    /// Waits until upstream may be asked again, unless the mirror stops.
     async fn pause(&mut self, trouble: Trouble) -> Result<(), upstream::Error> {
         self.body = None;
         let pause = self.tries.next(&trouble).map(|pause| pause.mul_f64(jitter()));
@@ -120,8 +123,8 @@ impl<'a> Supply<'a> {
             1 => tracing::info!(%repository, %digest, from, %error, "a blob broke off; going on"),
             _ => tracing::debug!(%repository, %digest, from, %error, "a blob broke off again"),
         }
-        tokio::time::sleep(pause).await;
-        Ok(())
+        let slept = self.means.stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
+        slept.ok_or(error)
     }
 }
 
@@ -223,6 +226,10 @@ fn jitter() -> f64 {
     let random = RandomState::new().hash_one(0) % 1000;
     // Less than a thousand, so nothing is lost.
     1.0 + random as f64 / 2000.0
+}
+
+fn stopped() -> upstream::Error {
+    upstream::Error::Unreachable("no answer before the mirror stopped".to_owned())
 }
 
 /// Waits for one chunk and takes what else is there already, up to [`BATCH`].

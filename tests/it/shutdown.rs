@@ -123,3 +123,29 @@ async fn a_running_download_is_finished() {
     daemon.client().get(&path).await.expect(&blob).await;
     assert_eq!(registry.count("GET", &path), 1);
 }
+
+/// A download that gets nothing from upstream for now is left to the next process.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_that_waits_for_upstream_does_not_delay_the_end() {
+    for trouble in [Fault::status(429).header("retry-after", "60"), Fault::silent()] {
+        let registry = FakeRegistry::start().await;
+        let blob = random_bytes(1, SIZE);
+        let path = blob_url("library/x", &registry.put_blob("library/x", &blob));
+        registry.on_whole(&path, Fault::cut_after(SIZE / 2));
+        registry.on_range(&path, trouble);
+        let mirror = TestMirror::builder().upstream(Upstream::docker_io(&registry));
+        let mut daemon = Daemon::start(mirror.set("drain_timeout", "60s")).await;
+        drop(daemon.client().get(&path).await);
+        until("a resume", async || registry.count("GET", &path) == 2).await;
+        let asked = Instant::now();
+        daemon.signal("TERM");
+        assert_eq!(daemon.ended().await.code(), Some(0));
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+
+        registry.behave();
+        let daemon = daemon.kill_and_restart().await;
+        daemon.client().get(&path).await.expect(&blob).await;
+        let (requests, rest) = (registry.requests(), format!("bytes={}-", SIZE / 2));
+        assert_eq!(requests.last().unwrap().header("range"), Some(rest.as_str()));
+    }
+}
