@@ -42,7 +42,7 @@ pub struct BlobWriter {
     partial: Arc<Partial>,
     digest: Digest,
     size: Option<u64>,
-    hashing: Hashing,
+    pub(super) hashing: Hashing,
     written: u64,
     reserved: u64,
     broken: bool,

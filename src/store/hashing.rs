@@ -10,11 +10,15 @@ use std::{
 use futures_util::FutureExt as _;
 use tokio::task::{JoinError, JoinHandle};
 
-use super::downloads::Partial;
+use super::{blocking, downloads::Partial};
 use crate::oci::Hasher;
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 1024 * 1024;
+
+/// How much of what an earlier writer left is hashed before others have their turn on the blocking
+/// threads, in bytes.
+const TURN: u64 = 8 * 1024 * 1024;
 
 /// The hash of the first bytes of a file.
 #[derive(Clone, Debug)]
@@ -58,19 +62,25 @@ impl Hashed {
         Ok(())
     }
 
-    /// Reads the file up to where it has grown by then, or until nobody writes it any more. Blocking.
-    fn follow(mut self, file: &File, writer: &Weak<Partial>) -> io::Result<Hashed> {
+    /// Reads the file up to where it has grown by then, or until nobody writes it any more.
+    async fn follow(mut self, file: Arc<File>, writer: Weak<Partial>) -> io::Result<Hashed> {
         loop {
-            let written = file.metadata()?.len();
-            if self.length >= written {
+            let (from, file) = (self.length, Arc::clone(&file));
+            self = blocking(move || self.take_turn(&file)).await??;
+            if self.length == from {
                 return Ok(self);
             }
             if writer.strong_count() == 0 {
                 return Err(io::Error::other("the file is no longer written"));
             }
-            let step = self.length.saturating_add(PIECE as u64);
-            self.catch_up(file, written.min(step))?;
         }
+    }
+
+    /// Reads some more, unless the file has no more. Blocking.
+    fn take_turn(mut self, file: &File) -> io::Result<Hashed> {
+        let written = file.metadata()?.len();
+        self.catch_up(file, written.min(self.length.saturating_add(TURN)))?;
+        Ok(self)
     }
 }
 
@@ -80,11 +90,10 @@ impl Hashing {
         Hashing::Here(Box::new(hashed))
     }
 
-    /// Begins to hash what is there already, on a blocking thread.
+    /// Begins to hash what is there already, on blocking threads.
     pub fn begin(partial: &Arc<Partial>, hasher: Hasher) -> Hashing {
         let (file, writer) = (Arc::clone(partial.file()), Arc::downgrade(partial));
-        let follow = move || Hashed::nothing(hasher).follow(&file, &writer);
-        Hashing::Behind(tokio::task::spawn_blocking(follow))
+        Hashing::Behind(tokio::spawn(Hashed::nothing(hasher).follow(file, writer)))
     }
 
     /// The hash, if it has come through. Whoever appends without it lets it follow.

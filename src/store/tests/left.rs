@@ -57,6 +57,26 @@ async fn what_is_left_takes_no_more_than_its_room() {
     assert_eq!(fs::read(&file).unwrap(), b"one two ");
 }
 
+/// Other readers take turns with the hash of what is left, be it ever so much.
+#[test]
+fn hashing_what_is_left_holds_no_thread() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+    runtime.unwrap().block_on(async {
+        let test = TestStore::new();
+        let content = vec![7; 1 << 25];
+        let digest = sha256(&content);
+        let mut writer = test.store.create_blob(&digest, None).await.unwrap();
+        writer.leave_to_next(&repository("ghcr.io/a/b")).await;
+        writer.append(vec![content.into()]).await.unwrap();
+        drop(writer);
+        let mut writer = test.store.resume_blob(&digest).await.unwrap();
+        assert_eq!(writer.reader().read_at(0, 1).await.unwrap(), [7_u8][..]);
+        assert!(writer.hashing.at_hand().unwrap().is_none(), "hashed before it could be read");
+        writer.hash_all().await.unwrap();
+        writer.verify().unwrap();
+    });
+}
+
 #[tokio::test]
 async fn a_writer_that_begins_anew_takes_the_place() {
     let test = TestStore::new();
