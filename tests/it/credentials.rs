@@ -222,6 +222,31 @@ async fn a_helper_runs_again_when_its_answer_is_old() {
     assert_eq!(registry.count("POST", "/token"), 1);
 }
 
+/// A helper that fails says nothing against what it said before, and the registry decides on that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_that_fails_later_leaves_what_it_said() {
+    let (registry, image) = registry_with(Auth::Basic("anna", "one"), &["a/b"]).await;
+    let helpers = Helpers::new();
+    helpers.put_user("test", "anna", "one");
+    let upstream = Upstream::named("corp.test", &registry)
+        .set("credential_helper", "test")
+        .set("helper_ttl", "1ms");
+    let daemon = helpers.daemon(TestMirror::builder().upstream(upstream)).await;
+    let get = async |blob: &bytes::Bytes| {
+        daemon.client().get(&blob_url("corp.test/a/b", &sha256(blob))).await
+    };
+    get(&image.config).await.expect(&image.config).await;
+    helpers.put("test", "exit 3");
+    get(&image.layers[0]).await.expect(&image.layers[0]).await;
+    assert!(daemon.log().contains("going on with what it said before"), "{}", daemon.log());
+
+    // What is refused is not kept.
+    registry.set_auth(Auth::Basic("anna", "two"));
+    assert_eq!(get(&image.layers[1]).await.status, 404);
+    let asked = registry.requests();
+    assert_eq!(asked.last().unwrap().header("authorization"), None);
+}
+
 /// A helper that names nobody is no obstacle to a pull that needs nobody, and is told of once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_helper_that_fails_is_nobody_and_one_warning() {

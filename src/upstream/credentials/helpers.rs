@@ -84,26 +84,35 @@ impl Helpers {
 
     fn flight(self: &Arc<Self>, question: &Question, reason: Reason) -> Flight<Outcome> {
         let mut runs = lock(&self.runs);
-        if let Some(run) = runs.get(question).filter(|run| run.is_good(reason)) {
+        let last = runs.get(question);
+        if let Some(run) = last.filter(|run| run.is_good(reason)) {
             return run.flight.clone();
         }
+        let before = last.and_then(|run| run.still_believed(reason));
         let (helpers, asked) = (Arc::clone(self), question.clone());
-        let flight = launch(async move { helpers.outcome(&asked).await }.boxed());
+        let flight = launch(async move { helpers.outcome(&asked, before).await }.boxed());
         let is_second = matches!(reason, Reason::Refused(_));
         runs.insert(question.clone(), Run { flight: flight.clone(), is_second });
         flight
     }
 
-    async fn outcome(&self, question: &Question) -> Outcome {
+    /// What the helper says now, or if it fails what it said `before`.
+    async fn outcome(&self, question: &Question, before: Option<Identity>) -> Outcome {
         let said = ask(question).await;
         let has_failed = matches!(said, Err(Failure::Broken(_)));
-        self.report(question, &said);
-        let identity = said.unwrap_or(Identity::Anonymous);
+        let before = before.filter(|_| has_failed);
+        self.report(question, &said, before.as_ref());
+        let identity = said.ok().or(before).unwrap_or(Identity::Anonymous);
         Outcome { at: Instant::now(), identity, has_failed }
     }
 
     /// One warning, until it is better.
-    fn report(&self, question: &Question, said: &Result<Identity, Failure>) {
+    fn report(
+        &self,
+        question: &Question,
+        said: &Result<Identity, Failure>,
+        before: Option<&Identity>,
+    ) {
         let mut failing = lock(&self.failing);
         let Err(failure) = said else {
             failing.remove(question);
@@ -111,9 +120,11 @@ impl Helpers {
         };
         if failing.insert(question.clone()) {
             let Question { helper, server } = question;
-            tracing::warn!(
-                "docker-credential-{helper}: {failure}; asking {server} without credentials"
-            );
+            let instead = match before {
+                Some(_) => "going on with what it said before",
+                None => "going on without credentials",
+            };
+            tracing::warn!("docker-credential-{helper} for {server}: {failure}; {instead}");
         }
     }
 }
@@ -131,6 +142,14 @@ impl Run {
             Reason::Refused(Refusal::Unauthorized) => self.is_second && age < PATIENCE,
             Reason::Refused(Refusal::Other) => age < PATIENCE,
         }
+    }
+
+    /// Whom it named, unless the registry does not believe that.
+    fn still_believed(&self, reason: Reason) -> Option<Identity> {
+        let identity = &self.flight.peek()?.identity;
+        let is_believed = !matches!(reason, Reason::Refused(Refusal::Unauthorized))
+            && *identity != Identity::Anonymous;
+        is_believed.then(|| identity.clone())
     }
 }
 
