@@ -28,7 +28,7 @@ const DOCKER_HUB_SERVER: &str = "https://index.docker.io/v1/";
 pub struct DockerConfig {
     /// By host, or by host and the first components of a repository: `quay.io/team`.
     auths: BTreeMap<String, Identity>,
-    /// The helper of each host.
+    /// The helper of each host; an empty name is none, not even the store.
     helpers: BTreeMap<String, String>,
     /// The helper of all other hosts.
     store: Option<String>,
@@ -87,7 +87,8 @@ impl DockerConfig {
         }
         let helpers = written.cred_helpers.unwrap_or_default();
         let store = written.creds_store.filter(|store| !store.is_empty());
-        if let Some(name) = helpers.values().chain(&store).find(|name| !is_helper_name(name)) {
+        let mut named = helpers.values().chain(&store).filter(|name| !name.is_empty());
+        if let Some(name) = named.find(|name| !is_helper_name(name)) {
             return Err(format!("{name:?} is no name of a credential helper"));
         }
         let helpers = helpers.into_iter().map(|(key, helper)| (canonical(&key), helper));
@@ -98,7 +99,8 @@ impl DockerConfig {
     /// what is written, and of that the longest namespace wins.
     pub fn login(&self, host: &str, repository: &str) -> Option<DockerLogin<'_>> {
         let host = canonical(host);
-        if let Some(helper) = self.helpers.get(&host).or(self.store.as_ref()) {
+        let helper = self.helpers.get(&host).or(self.store.as_ref());
+        if let Some(helper) = helper.filter(|helper| !helper.is_empty()) {
             return Some(DockerLogin::Helper(helper));
         }
         let name = format!("{host}/{repository}");
@@ -246,6 +248,15 @@ mod tests {
         assert_eq!(file.login("quay.io", "a/b"), Some(DockerLogin::Helper("all")));
         assert_eq!(helper_server("registry-1.docker.io"), "https://index.docker.io/v1/");
         assert_eq!(helper_server("quay.io"), "quay.io");
+    }
+
+    #[test]
+    fn a_host_without_a_helper_has_what_is_written() {
+        let file = r#"{"auths":{"quay.io":{"auth":"YTpi"}},"credHelpers":{"quay.io":""},"credsStore":"all"}"#;
+        let file = DockerConfig::parse(file).unwrap();
+        let written = user("a", "b");
+        assert_eq!(file.login("quay.io", "a/b"), Some(DockerLogin::Identity(&written)));
+        assert_eq!(file.login("ghcr.io", "a/b"), Some(DockerLogin::Helper("all")));
     }
 
     #[test]
