@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{reader::Section, value, written::Written};
-use crate::oci::Name;
+use crate::oci::{Name, Registry};
 
 /// The user name that marks a secret as an identity token (docker/cli, native_store.go).
 const IDENTITY_TOKEN: &str = "<token>";
@@ -86,9 +86,12 @@ impl Credentials {
         Credentials { by_prefix: Vec::new(), others: source(section) }
     }
 
-    /// As [`Credentials::read`], with those that the section has for some repositories.
-    pub(super) fn read_with_prefixes(section: &mut Section<'_, '_>) -> Credentials {
-        Credentials { by_prefix: by_prefix(section), ..Credentials::read(section) }
+    /// As [`Credentials::read`], with those that the section has for some of `registry`'s repositories.
+    pub(super) fn read_with_prefixes(
+        section: &mut Section<'_, '_>,
+        registry: &Registry,
+    ) -> Credentials {
+        Credentials { by_prefix: by_prefix(section, registry), ..Credentials::read(section) }
     }
 }
 
@@ -115,10 +118,10 @@ pub fn read_secret(file: &Path) -> io::Result<String> {
     }
 }
 
-fn by_prefix(section: &mut Section<'_, '_>) -> Vec<(Name, CredentialSource)> {
+fn by_prefix(section: &mut Section<'_, '_>, registry: &Registry) -> Vec<(Name, CredentialSource)> {
     let mut by_prefix = Vec::new();
     for table in section.tables("credentials") {
-        if let Some(entry) = of_prefix(section, table, &by_prefix) {
+        if let Some(entry) = of_prefix(section, table, registry, &by_prefix) {
             by_prefix.push(entry);
         }
     }
@@ -129,6 +132,7 @@ fn by_prefix(section: &mut Section<'_, '_>) -> Vec<(Name, CredentialSource)> {
 fn of_prefix<'a>(
     section: &mut Section<'_, 'a>,
     table: Written<'a>,
+    registry: &Registry,
     others: &[(Name, CredentialSource)],
 ) -> Option<(Name, CredentialSource)> {
     let mut keys = section.below("credentials", table)?;
@@ -140,6 +144,10 @@ fn of_prefix<'a>(
     let (prefix, origin) = prefix?;
     if others.iter().any(|(other, _)| *other == prefix) {
         keys.wrong_at(origin, "prefix", "has credentials already; write one of them");
+    }
+    if prefix.as_str().split('/').next() == Some(registry.as_str()) {
+        let message = "begins with the registry's name; write only what comes after it";
+        keys.wrong_at(origin, "prefix", message);
     }
     let is_stated = SOURCES.iter().chain(&["password", "password_file"]).any(|key| keys.has(key));
     if source.is_none() && !is_stated {

@@ -140,7 +140,7 @@ fn variables_of(registry: &Registry) -> String {
 }
 
 fn trusted_realms(section: &mut Section<'_, '_>) -> Vec<String> {
-    let hosts = section.take("trusted_realms", value::list_of(value::registry));
+    let hosts = section.take("trusted_realms", value::list_of(value::host));
     let hosts = hosts.unwrap_or_default();
     hosts.iter().map(Registry::to_string).collect()
 }
@@ -148,7 +148,7 @@ fn trusted_realms(section: &mut Section<'_, '_>) -> Vec<String> {
 /// The endpoints, each with the section's credentials if it is on the host of the first, and with
 /// the section's authorities unless it has its own.
 fn endpoints(section: &mut Section<'_, '_>, registry: &Registry) -> Vec<Endpoint> {
-    let credentials = Credentials::read_with_prefixes(section);
+    let credentials = Credentials::read_with_prefixes(section, registry);
     let ca = section.take("ca", value::readable_file);
     let written = section.take("endpoints", value::some_of(Ok));
     let mut endpoints: Vec<Endpoint> = match written {

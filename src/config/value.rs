@@ -127,10 +127,21 @@ pub(super) fn network(written: Written<'_>) -> Parsed<'_, IpNet> {
     )
 }
 
-/// A host with an optional port: a registry, an alias of one, a trusted host.
+/// A host with an optional port: a registry, or an alias of one.
 pub(super) fn registry(written: Written<'_>) -> Parsed<'_, Registry> {
     written
         .parsed_from_text("no host name; write for example \"ghcr.io\" or \"registry.corp:5000\"")
+}
+
+/// A host whose port, whatever it is, does not count.
+pub(super) fn host(written: Written<'_>) -> Parsed<'_, Registry> {
+    let host = registry(written)?;
+    let has_port = host.as_str().contains(':') && !host.as_str().ends_with(']');
+    let remedy = "has a port, which does not count; write for example \"auth.corp\"";
+    match has_port {
+        true => Err(written.wrong(&format!("{} {remedy}", written.shown()))),
+        false => Ok(host),
+    }
 }
 
 /// The name of a repository, or the first components of one.

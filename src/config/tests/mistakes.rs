@@ -234,6 +234,14 @@ const MISTAKES: &[(&str, &str)] = &[
         "larder.toml:4: upstream.credentials.prefix: \"Team/*\" is no repository; write for example \"team\" or \"team/app\"",
     ),
     (
+        "[[upstream]]\nregistry = \"ghcr.io\"\n[[upstream.credentials]]\nprefix = \"ghcr.io/team\"\nusername = \"me\"\npassword = \"s3cret\"",
+        "larder.toml:4: upstream.credentials.prefix: begins with the registry's name; write only what comes after it",
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\ntrusted_realms = [\"auth.corp:5001\"]",
+        "larder.toml:3: upstream.trusted_realms: \"auth.corp:5001\" has a port, which does not count; write for example \"auth.corp\"",
+    ),
+    (
         "[[upstream]]\nregistry = \"ghcr.io\"\n[[upstream.credentials]]\nprefix = \"team\"",
         "larder.toml:4: upstream.credentials.prefix: has no credentials; add username and password_file",
     ),
