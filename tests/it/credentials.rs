@@ -256,6 +256,7 @@ async fn a_helper_that_fails_is_nobody_and_one_warning() {
         ("echo s3cret", "makes no sense"),
         ("echo '{\"Username\":\"s3cret\"}'", "makes no sense"),
         ("kill -9 $$", "signal: 9"),
+        ("exec yes", "signal: 13"),
         ("exec sleep 1000", "no answer in 10 s"),
         ("sleep 1000 & wait", "no answer in 10 s"),
     ];
