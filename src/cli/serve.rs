@@ -1,12 +1,15 @@
 //! `larder serve`
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use super::{Common, logging, refuse};
 use crate::{Ended, config::Config};
 
 /// The most threads that read and write files at once. More would only queue at the disk.
 const BLOCKING_THREADS: usize = 64;
+
+/// How long tasks that are dropped at the end may take for it.
+const LAST_WORK: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -35,8 +38,9 @@ pub(super) fn serve(arguments: Arguments) -> ExitCode {
         Err(error) => return refuse(&format_args!("cannot start the runtime: {error}")),
     };
     let ended = runtime.block_on(crate::run(config));
-    // Whoever asks twice does not want to wait for blocking work either.
-    runtime.shutdown_background();
+    // Tasks are dropped, and with them the programs they run. Whoever asks twice does not want to
+    // wait for blocking work.
+    runtime.shutdown_timeout(LAST_WORK);
     match ended {
         Ok(Ended::Clean) => ExitCode::SUCCESS,
         Ok(Ended::Forced) => ExitCode::FAILURE,

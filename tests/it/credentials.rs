@@ -278,6 +278,34 @@ async fn assert_nobody(what: &str, complaint: &str) {
     assert!(log.contains(complaint) && !log.contains("s3cret"), "{what}: {log}");
 }
 
+/// Nothing that a helper has started outlives the daemon.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_ends_with_the_daemon() {
+    let registry = FakeRegistry::start().await;
+    let helpers = Helpers::new();
+    let note = helpers.path().join("process");
+    let what = format!("sleep 1000 &\necho $! > '{}'\nwait", note.display());
+    helpers.put("test", &what);
+    let upstream = Upstream::named("corp.test", &registry).set("credential_helper", "test");
+    let mut daemon = helpers.daemon(TestMirror::builder().upstream(upstream)).await;
+    let client = daemon.client();
+    let number = async || fs::read_to_string(&note).is_ok_and(|number| number.ends_with('\n'));
+    tokio::select! {
+        _ = client.get("/v2/corp.test/a/b/manifests/latest") => panic!("the helper ended"),
+        () = until("the helper", number) => {}
+    }
+    daemon.signal("TERM");
+    daemon.signal("TERM");
+    daemon.ended().await;
+    let number = fs::read_to_string(&note).unwrap();
+    // Whoever inherited it need not have asked how it ended.
+    let status = format!("/proc/{}/status", number.trim());
+    until("its end", async || {
+        fs::read_to_string(&status).map_or(true, |status| status.contains("State:\tZ"))
+    })
+    .await;
+}
+
 /// A helper that is not there is one, too; that of one host is not asked for another.
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_config_names_helpers() {

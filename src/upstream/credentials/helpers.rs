@@ -98,7 +98,9 @@ impl Helpers {
 
     /// What the helper says now, or if it fails what it said `before`.
     async fn outcome(&self, question: &Question, before: Option<Identity>) -> Outcome {
-        let said = ask(question).await;
+        // A task of the runtime's ends with it; a flight that somebody holds need not.
+        let said = tokio::spawn(ask(question.clone())).await;
+        let said = said.unwrap_or_else(|error| Err(Failure::Broken(error.to_string())));
         let has_failed = matches!(said, Err(Failure::Broken(_)));
         let before = before.filter(|_| has_failed);
         self.report(question, &said, before.as_ref());
@@ -169,25 +171,32 @@ struct Said {
     secret: String,
 }
 
-async fn ask(question: &Question) -> Result<Identity, Failure> {
-    let mut child = start(question).map_err(|error| Failure::Broken(error.to_string()))?;
-    let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-    match timeout(LIMIT, talk(&mut child, &question.server)).await {
+/// A helper that runs, alone in its process group.
+struct Running(Child);
+
+/// Kills it with all that it has started, unless it has ended.
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has a number only until it is reaped, so that this is no other's.
+        let group = self.0.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
+    }
+}
+
+async fn ask(question: Question) -> Result<Identity, Failure> {
+    let mut running = start(&question).map_err(|error| Failure::Broken(error.to_string()))?;
+    match timeout(LIMIT, talk(&mut running.0, &question.server)).await {
         Ok(Ok((status, said))) if status.success() => understood(&said),
         Ok(Ok((_, said))) if String::from_utf8_lossy(&said).contains(NOT_FOUND) => {
             Err(Failure::NotFound)
         }
         Ok(Ok((status, _))) => Err(Failure::Broken(status.to_string())),
         Ok(Err(error)) => Err(Failure::Broken(error.to_string())),
-        Err(_) => {
-            // It may have started others, and is not reaped yet, so that the number is its own.
-            let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-            Err(Failure::Broken(format!("no answer in {} s", LIMIT.as_secs())))
-        }
+        Err(_) => Err(Failure::Broken(format!("no answer in {} s", LIMIT.as_secs()))),
     }
 }
 
-fn start(question: &Question) -> io::Result<Child> {
+fn start(question: &Question) -> io::Result<Running> {
     Command::new(format!("docker-credential-{}", question.helper))
         .arg("get")
         .stdin(Stdio::piped())
@@ -196,6 +205,7 @@ fn start(question: &Question) -> io::Result<Child> {
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
+        .map(Running)
 }
 
 /// How the helper ended, and what it said.
