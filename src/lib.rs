@@ -297,11 +297,13 @@ fn set_up_upstreams(
     own_listeners: Arc<[SocketAddr]>,
     metrics: &Arc<Metrics>,
 ) -> Result<Vec<Upstream>, StartError> {
-    let helpers = Arc::default();
-    let set_up = |upstream: &config::Upstream| {
-        let limits = &config.download;
-        Ok(Upstream::new(upstream, limits, own_listeners.clone(), &helpers, metrics.clone())?)
+    let shared = upstream::Shared {
+        limits: &config.download,
+        own_listeners,
+        helpers: Arc::default(),
+        metrics: Arc::clone(metrics),
     };
+    let set_up = |upstream| Ok(Upstream::new(upstream, &shared)?);
     config.upstreams.iter().map(set_up).collect()
 }
 

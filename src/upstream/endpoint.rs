@@ -1,7 +1,7 @@
 //! One place where a registry is reached: its URLs, and an exchange with it from the first request
 //! to an answer that counts.
 
-use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use http::{
     HeaderMap, HeaderValue, Method, StatusCode,
@@ -16,12 +16,12 @@ use crate::{
 };
 
 use super::{
-    Error, Place, SetupError,
+    Error, Place, SetupError, Shared,
     answer::{Answer, Source},
     auth::{Authorization, Authorizer},
     client::{Client, Outgoing, Times},
     connector::Connector,
-    credentials::{Credentials, Helpers, Refusal},
+    credentials::{Credentials, Refusal},
     guard::Guard,
     health::{Health, Operation},
     redirect::{self, Redirects},
@@ -169,26 +169,34 @@ impl Endpoint {
     pub(super) fn new(
         place: Place,
         endpoint: &config::Endpoint,
-        trusted_realms: &[String],
-        limits: &config::Download,
-        own_listeners: Arc<[SocketAddr]>,
+        upstream: &config::Upstream,
+        shared: &Shared<'_>,
         health: Arc<Health>,
-        helpers: Arc<Helpers>,
     ) -> Result<Endpoint, SetupError> {
         let root = endpoint
             .url
             .join("/v2/")
             .map_err(|error| SetupError(format!("endpoint {}: {error}", endpoint.url)))?;
-        let guard = Guard::new(root.host_str().unwrap_or_default(), own_listeners);
+        let guard =
+            Guard::new(root.host_str().unwrap_or_default(), Arc::clone(&shared.own_listeners));
         let tls = tls::client_config(endpoint.ca.as_deref())?;
-        let connector = Connector::new(guard, tls, limits.connect_timeout);
-        let times = Times { first_byte: FIRST_BYTE, idle: limits.idle_timeout };
+        let connector = Connector::new(guard, tls, shared.limits.connect_timeout);
+        let times = Times { first_byte: FIRST_BYTE, idle: shared.limits.idle_timeout };
         let client = Arc::new(Client::new(connector, health, times));
         let prefix = prefix_of(&endpoint.url);
         Ok(Endpoint {
             place,
-            auth: Authorizer::new(root.clone(), trusted_realms.to_vec(), Arc::clone(&client)),
-            credentials: Credentials::open(&endpoint.credentials, &root, &prefix, helpers)?,
+            auth: Authorizer::new(
+                root.clone(),
+                upstream.trusted_realms.clone(),
+                Arc::clone(&client),
+            ),
+            credentials: Credentials::open(
+                &endpoint.credentials,
+                &root,
+                &prefix,
+                Arc::clone(&shared.helpers),
+            )?,
             prefix,
             root,
             client,

@@ -2,6 +2,7 @@
 //!
 //! [`Upstream`] is the only way in. Below it, from the outside in:
 //!
+//! - `failover`: which endpoint is asked;
 //! - `endpoint`: one exchange, with as many requests as authentication takes;
 //! - `credentials`: who Larder is; `auth`, over `challenge`, `token` and `basic`: what it presents;
 //! - `redirect`: from one request to the answer it leads to;
@@ -24,7 +25,6 @@ use crate::{
 };
 
 use self::{
-    answer::Answer,
     endpoint::{Ask, Endpoint},
     health::Health,
 };
@@ -39,6 +39,7 @@ mod connector;
 mod credentials;
 mod endpoint;
 mod error;
+mod failover;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod guard;
@@ -62,6 +63,18 @@ pub use error::{Error, SetupError};
 #[derive(Clone)]
 pub struct Upstream {
     inner: Arc<Inner>,
+}
+
+/// What all upstreams have in common.
+pub struct Shared<'a> {
+    /// Time limits.
+    pub limits: &'a config::Download,
+    /// Larder's own addresses, which are never dialled.
+    pub own_listeners: Arc<[SocketAddr]>,
+    /// The credential helpers, each of which runs once at a time.
+    pub helpers: Arc<Helpers>,
+    /// Where requests and bytes are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 struct Inner {
@@ -122,26 +135,11 @@ pub struct FetchedManifest {
 }
 
 impl Upstream {
-    /// Sets up the client; opens no connection. `own_listeners` are never dialled; `helpers` is
-    /// best shared by all upstreams.
-    pub fn new(
-        config: &config::Upstream,
-        limits: &config::Download,
-        own_listeners: Arc<[SocketAddr]>,
-        helpers: &Arc<Helpers>,
-        metrics: Arc<Metrics>,
-    ) -> Result<Upstream, SetupError> {
-        let health = Arc::new(Health::new(&config.registry, metrics));
+    /// Sets up the client; opens no connection.
+    pub fn new(config: &config::Upstream, shared: &Shared<'_>) -> Result<Upstream, SetupError> {
+        let health = Arc::new(Health::new(&config.registry, Arc::clone(&shared.metrics)));
         let endpoint = |(place, endpoint)| {
-            Endpoint::new(
-                Place(place),
-                endpoint,
-                &config.trusted_realms,
-                limits,
-                Arc::clone(&own_listeners),
-                Arc::clone(&health),
-                Arc::clone(helpers),
-            )
+            Endpoint::new(Place(place), endpoint, config, shared, Arc::clone(&health))
         };
         let endpoints = config.endpoints.iter().enumerate().map(endpoint);
         let endpoints = endpoints.collect::<Result<_, _>>()?;
@@ -330,102 +328,10 @@ impl Upstream {
             .shared_probe(|| async move { upstream.is_alive(limit).await }.boxed());
         tokio::time::timeout(limit, probe).await.unwrap_or(false)
     }
-
-    async fn ask(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Answer, Error> {
-        self.first_answer(ask, deadline, |endpoint| endpoint.exchange(ask)).await
-    }
-
-    /// [`Upstream::first_answer_of`] all endpoints.
-    async fn first_answer<'a, T, F>(
-        &'a self,
-        ask: &Ask<'_>,
-        deadline: Instant,
-        question: impl Fn(&'a Endpoint) -> F,
-    ) -> Result<T, Error>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        self.first_answer_of(&self.inner.endpoints, ask, deadline, question).await
-    }
-
-    /// Asks the endpoints in order until one gives an answer that is no outage. Each has its share
-    /// of the time that is left, so that one that swallows everything leaves some for the next.
-    async fn first_answer_of<'a, T, F>(
-        &'a self,
-        mut waiting: &'a [Endpoint],
-        ask: &Ask<'_>,
-        deadline: Instant,
-        question: impl Fn(&'a Endpoint) -> F,
-    ) -> Result<T, Error>
-    where
-        F: Future<Output = Result<T, Error>>,
-    {
-        self.respect_pause(ask)?;
-        let mut outage = Error::Unreachable(format!("{} has no endpoint", self.registry()));
-        while let [endpoint, rest @ ..] = waiting {
-            let share = share(deadline, waiting.len());
-            outage = match tokio::time::timeout(share, question(endpoint)).await {
-                Ok(Err(error)) if error.is_outage() => error,
-                Ok(outcome) => {
-                    self.note_limit(&outcome);
-                    return outcome;
-                }
-                Err(_) => {
-                    self.inner.health.note_silence(ask.operation);
-                    self.late(ask)
-                }
-            };
-            tracing::debug!(endpoint = endpoint.authority(), error = %outage, "endpoint fails");
-            waiting = rest;
-        }
-        Err(outage)
-    }
-
-    /// Upstream limits manifests and lists; blobs go on, so that pulls which have begun can end.
-    fn respect_pause(&self, ask: &Ask<'_>) -> Result<(), Error> {
-        match self.inner.health.pause_left() {
-            Some(left) if ask.operation.is_limited() => Err(Error::Limited {
-                message: format!("{} limits our requests", self.registry()),
-                retry_after: Some(left),
-            }),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn note_limit<T>(&self, outcome: &Result<T, Error>) {
-        if let Err(Error::Limited { retry_after, .. }) = outcome {
-            self.inner.health.pause(*retry_after);
-        }
-    }
-
-    async fn is_alive(&self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        let mut waiting = self.inner.endpoints.as_slice();
-        while let [endpoint, rest @ ..] = waiting {
-            let share = share(deadline, waiting.len());
-            if let Ok(true) = tokio::time::timeout(share, endpoint.is_alive()).await {
-                return true;
-            }
-            waiting = rest;
-        }
-        false
-    }
-
-    fn late(&self, ask: &Ask<'_>) -> Error {
-        let (registry, method) = (self.registry(), &ask.method);
-        let what = format!("{method} {registry}/{} {}", ask.name, ask.path);
-        Error::Timeout(format!("{what}: no answer in time"))
-    }
 }
 
 impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Upstream").field(self.registry()).finish()
     }
-}
-
-/// The part of the time until `deadline` that the first of `count` may use.
-fn share(deadline: Instant, count: usize) -> Duration {
-    let left = deadline.saturating_duration_since(Instant::now());
-    left / u32::try_from(count).unwrap_or(u32::MAX)
 }

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Error, Upstream};
+use super::{Error, Shared, Upstream};
 use crate::{
     config::{self, CredentialSource, Credentials, Endpoint, Identity},
     metrics::Metrics,
@@ -51,8 +51,13 @@ fn build(endpoints: Vec<Endpoint>, trusted_realms: &[&str]) -> Upstream {
         retries: 0,
         max_concurrent: 1,
     };
-    let (helpers, metrics) = (Arc::default(), Arc::new(Metrics::new()));
-    Upstream::new(&config, &limits, Arc::new([]), &helpers, metrics).unwrap()
+    let shared = Shared {
+        limits: &limits,
+        own_listeners: Arc::new([]),
+        helpers: Arc::default(),
+        metrics: Arc::new(Metrics::new()),
+    };
+    Upstream::new(&config, &shared).unwrap()
 }
 
 fn name() -> Name {
