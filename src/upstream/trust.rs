@@ -1,8 +1,13 @@
 //! Which hosts belong together: who may see a password or a token, and where a URL may lead.
 
-use url::{Host, Url};
+use url::{Host, Position, Url};
 
 use super::Error;
+
+/// Domains whose subdomains are registries of different customers, which the public suffix list
+/// does not know. There only the host itself counts.
+const SHARED_DOMAINS: [&str; 6] =
+    ["azurecr.io", "azurecr.cn", "azurecr.us", "amazonaws.com", "amazonaws.com.cn", "jfrog.io"];
 
 /// Whether both URLs name the same host. Ports do not count.
 pub(super) fn is_same_host(a: &Url, b: &Url) -> bool {
@@ -40,7 +45,7 @@ pub(super) fn checked_step(from: &Url, to: &str) -> Result<Url, Error> {
             "{} leads to {}://{}, which is not as safe",
             from.authority(),
             url.scheme(),
-            url.authority(),
+            &url[Position::BeforeHost..Position::AfterPort],
         )));
     }
     // Both fail only for URLs without a host.
@@ -57,10 +62,12 @@ fn is_same_site(a: &Url, b: &Url) -> bool {
     }
 }
 
-/// `None` for IP addresses, single labels and public suffixes themselves.
+/// `None` for IP addresses, single labels, public suffixes themselves and shared domains.
 fn registrable_domain(url: &Url) -> Option<String> {
     match url.host()? {
-        Host::Domain(domain) => psl::domain_str(without_dot(domain)).map(Into::into),
+        Host::Domain(domain) => psl::domain_str(without_dot(domain))
+            .filter(|domain| !SHARED_DOMAINS.contains(domain))
+            .map(Into::into),
         Host::Ipv4(_) | Host::Ipv6(_) => None,
     }
 }
@@ -90,6 +97,17 @@ mod tests {
             ("https://a.b.example.co.uk", "https://c.example.co.uk", true),
             ("https://one.co.uk", "https://two.co.uk", false),
             ("https://a.github.io", "https://b.github.io", false),
+            ("https://a.github.io", "https://x.a.github.io", true),
+            ("https://good.azurecr.io", "https://evil.azurecr.io", false),
+            ("https://good.azurecr.io", "https://good.azurecr.io/oauth2/token", true),
+            ("https://good.jfrog.io", "https://evil.jfrog.io", false),
+            ("https://1.dkr.ecr.x.amazonaws.com", "https://2.dkr.ecr.x.amazonaws.com", false),
+            ("https://1.dkr.ecr.x.amazonaws.com", "https://evil.s3.amazonaws.com", false),
+            ("https://github.io", "https://github.io.", true),
+            ("https://co.uk", "https://a.co.uk", false),
+            ("https://b\u{fc}cher.example", "https://auth.xn--bcher-kva.example", true),
+            ("https://quay.io", "https://qu\u{430}y.io", false),
+            ("https://quay.io", "https://quay.io@evil.example", false),
             ("https://quay.io", "https://quay.io.evil.example", false),
             ("https://Registry.Corp.", "https://registry.corp", true),
             ("https://registry.corp", "https://auth.registry.corp", true),
@@ -98,6 +116,8 @@ mod tests {
             ("http://registry", "http://auth", false),
             ("http://10.0.0.1:5000", "http://10.0.0.1:5001", true),
             ("http://10.0.0.1", "http://11.0.0.1", false),
+            ("http://127.0.0.1", "http://0x7f.1:81", true),
+            ("http://1.2.3.4", "http://5.2.3.4", false),
             ("http://[fd00::1]", "http://[fd00::2]", false),
             ("http://[fd00::1]", "http://[FD00::0001]:1", true),
             ("https://registry.example", "https://Login.Sso.Test/t", true),
@@ -121,10 +141,24 @@ mod tests {
             ("http://a/", "file:///etc/passwd", None),
             ("http://a/", "ftp://b/", None),
             ("http://a/", "http://[::g]/", None),
+            ("http://a/", "unix:/run/x.sock", None),
+            ("http://a/", "http+unix://x/", None),
+            ("http://a/", "http://[fe80::1%25eth0]/", None),
+            ("http://a/", "javascript:x", None),
+            ("https://a/x", "ht\ttps://b/\r\nc", Some("https://b/c")),
+            ("https://a/x", "\\\\b\\c", Some("https://b/c")),
         ];
         for (from, to, want) in table {
             let got = checked_step(&url(from), to).ok();
             assert_eq!(got.as_ref().map(Url::as_str), want, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_does_not_show_what_may_be_a_password() {
+        for to in ["http://anna:s3cret@b/?s3cret", "ftp://s3cret@b/s3cret", "https://s3cret@:1/"] {
+            let refusal = checked_step(&url("https://a/"), to).unwrap_err().to_string();
+            assert!(!refusal.contains("s3cret"), "{refusal}");
         }
     }
 }
