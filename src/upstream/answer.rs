@@ -12,7 +12,7 @@ use http::{
 use serde_json::Value;
 use url::{Position, Url};
 
-use super::{BlobBody, Error, Place, Rest};
+use super::{BlobBody, Error, Place, Rest, secrets::Secrets};
 
 /// How much of an error answer is read.
 const MAX_ERROR_BYTES: u64 = 64 * 1024;
@@ -23,14 +23,16 @@ const MAX_MESSAGE: usize = 512;
 /// The longest pause upstream is believed to want.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-/// Headers that have come, and a body that has not yet.
-#[derive(Debug)]
+/// Headers that have come, and a body that has not yet. Has no `Debug`: URLs and headers hold
+/// secrets.
 pub(super) struct Answer {
     pub(super) method: Method,
     pub(super) url: Url,
     pub(super) source: Source,
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
+    /// Those of the request.
+    pub(super) secrets: Secrets,
     pub(super) body: BlobBody,
 }
 
@@ -132,14 +134,15 @@ impl Answer {
         }
     }
 
-    /// Request, status and upstream's own short message. Reads the body.
+    /// Request, status and upstream's own short message, unless it repeats a secret. Reads the body.
     pub(super) async fn message(self) -> String {
         let (request, status) = (self.request(), self.status);
         let body = tokio::time::timeout(ERROR_TIME, self.body.collect(MAX_ERROR_BYTES)).await;
         let said = match body {
-            Ok(Ok(body)) => said_in(&body),
+            Ok(Ok(body)) => said_in(&body).filter(|said| !self.secrets.are_in(said)),
             Ok(Err(_)) | Err(_) => None,
         };
+        let said = said.as_deref().map(printable);
         describe(&request, status, said.as_deref())
     }
 
@@ -207,7 +210,7 @@ fn describe(request: &str, status: StatusCode, said: Option<&str>) -> String {
 }
 
 /// The message in an error body of the registry API (`errors`), of OAuth2 (RFC 6749 §5.2) or of
-/// Docker Hub (`details`), in printable characters.
+/// Docker Hub (`details`), as it was sent.
 pub(super) fn said_in(body: &[u8]) -> Option<String> {
     let json: Value = serde_json::from_slice(body).ok()?;
     let first = json.pointer("/errors/0").unwrap_or(&json);
@@ -217,11 +220,11 @@ pub(super) fn said_in(body: &[u8]) -> Option<String> {
         .filter(|text| !text.is_empty())
         .collect::<Vec<_>>()
         .join(": ");
-    (!words.is_empty()).then(|| printable(&words))
+    (!words.is_empty()).then_some(words)
 }
 
 /// At most [`MAX_MESSAGE`] characters, control characters escaped.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .take(MAX_MESSAGE)
         .flat_map(|c| match c.is_control() {
@@ -253,10 +256,10 @@ mod tests {
             ("[]", None),
         ];
         for (body, want) in table {
-            assert_eq!(said_in(body.as_bytes()).as_deref(), want, "{body}");
+            let said = said_in(body.as_bytes()).as_deref().map(printable);
+            assert_eq!(said.as_deref(), want, "{body}");
         }
-        let long = format!(r#"{{"message":"{}"}}"#, "x".repeat(5000));
-        assert_eq!(said_in(long.as_bytes()).unwrap().len(), MAX_MESSAGE);
+        assert_eq!(printable(&"x".repeat(5000)).len(), MAX_MESSAGE);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use super::{
     connector::Connector,
     guard::Refused,
     health::{Health, Operation},
+    secrets::Secrets,
 };
 
 /// Idle connections are closed before the peers' usual 60 seconds, so that a request seldom meets
@@ -56,6 +57,8 @@ pub(super) struct Outgoing {
     pub(super) authorization: Option<String>,
     /// URL-encoded fields of a POST.
     pub(super) form: String,
+    /// Whether a redirect led to the URL, whose query may then be a signature.
+    pub(super) is_redirected: bool,
 }
 
 impl Outgoing {
@@ -68,6 +71,7 @@ impl Outgoing {
             headers: HeaderMap::new(),
             authorization: None,
             form: String::new(),
+            is_redirected: false,
         }
     }
 
@@ -176,6 +180,7 @@ impl Client {
             source: Source::Asked,
             status: head.status,
             headers: head.headers,
+            secrets: Secrets::of(outgoing),
             body: BlobBody::new(incoming, request, self.times.idle, health),
         }
     }

@@ -32,5 +32,5 @@ pub fn tags(body: &[u8]) -> Option<Vec<Tag>> {
 
 /// What an error says.
 pub fn error_message(body: &[u8]) -> Option<String> {
-    answer::said_in(body)
+    answer::said_in(body).as_deref().map(answer::printable)
 }

@@ -7,7 +7,8 @@
 //! - `credentials`: who Larder is; `auth`, over `challenge`, `token` and `basic`: what it presents;
 //! - `redirect`: from one request to the answer it leads to;
 //! - `client`, over `connector`, `tls` and `guard`: one request on one connection;
-//! - `answer` and `body`: what comes back; `health`: what it says of upstream;
+//! - `answer` and `body`: what comes back; `secrets`: what is not quoted of it; `health`: what it
+//!   says of upstream;
 //! - `tags` and `referrers`, over `link`: lists that come in pages;
 //! - `quoted`: how headers quote;
 //! - `trust`: which hosts belong together.
@@ -48,6 +49,7 @@ mod link;
 mod quoted;
 mod redirect;
 mod referrers;
+mod secrets;
 mod tags;
 #[cfg(test)]
 mod tests;

@@ -57,6 +57,7 @@ pub(super) async fn follow(
             source = Source::Elsewhere;
         }
         outgoing.url = next;
+        outgoing.is_redirected = true;
     }
     let request = request_line(&outgoing.method, &asked);
     Err(Error::Invalid(format!("{request}: more than {MAX_REDIRECTS} redirects")))
