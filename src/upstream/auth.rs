@@ -20,7 +20,7 @@ use super::{
     client::{Client, Outgoing},
     health::Operation,
     redirect::{self, Redirects},
-    token::{Grant, Token, Tokens},
+    token::{Grant, NoToken, Token, Tokens},
     trust,
 };
 
@@ -78,7 +78,7 @@ impl Authorizer {
         &self,
         scope: &str,
         identity: &Identity,
-    ) -> Result<Option<Authorization>, Error> {
+    ) -> Result<Option<Authorization>, NoToken> {
         if let Identity::RegistryToken(token) = identity {
             return Ok(Some(Authorization::Given(format!("Bearer {token}"))));
         }
@@ -93,8 +93,8 @@ impl Authorizer {
         };
         match self.token(scope, grant).await {
             Ok(authorization) => Ok(Some(authorization)),
-            Err(Error::Denied(_)) => Ok(None),
-            Err(error) => Err(error),
+            Err(NoToken::Denied(_)) => Ok(None),
+            Err(failed @ NoToken::Failed(_)) => Err(failed),
         }
     }
 
@@ -108,7 +108,7 @@ impl Authorizer {
         identity: &Identity,
         presented: Option<Authorization>,
         started: Instant,
-    ) -> Result<Option<Authorization>, Error> {
+    ) -> Result<Option<Authorization>, NoToken> {
         if answer.source == Source::Elsewhere || matches!(identity, Identity::RegistryToken(_)) {
             return Ok(None);
         }
@@ -141,7 +141,7 @@ impl Authorizer {
         grant: Grant,
         presented: Option<Authorization>,
         started: Instant,
-    ) -> Result<Option<Authorization>, Error> {
+    ) -> Result<Option<Authorization>, NoToken> {
         if let Some(Authorization::Bearer(token, refused)) = presented {
             if token.received >= started && *refused == grant {
                 return Ok(None);
@@ -171,16 +171,17 @@ impl Authorizer {
     }
 
     /// Whatever leads here, credentials pass only to a realm that may see them.
-    async fn token(&self, scope: &str, grant: Grant) -> Result<Authorization, Error> {
+    async fn token(&self, scope: &str, grant: Grant) -> Result<Authorization, NoToken> {
         let realm = &grant.realm;
         let may_see = || trust::may_see_credentials(&self.root, realm, &self.trusted_realms);
         if grant.identity != Identity::Anonymous && !may_see() {
-            return Err(Error::Invalid(format!(
+            let what = format!(
                 "{} sends its credentials to the realm {}, which is not trusted with them; add \"{}\" to trusted_realms if it should be",
                 self.root.authority(),
                 realm.authority(),
                 realm.host_str().unwrap_or_default(),
-            )));
+            );
+            return Err(Error::Invalid(what).into());
         }
         let token = self.tokens.get(scope, &grant, &self.client).await?;
         Ok(Authorization::Bearer(token, grant.into()))

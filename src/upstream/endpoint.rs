@@ -26,6 +26,7 @@ use super::{
     health::{Health, Operation},
     redirect::{self, Redirects},
     tls,
+    token::NoToken,
 };
 
 /// Time from a request to the first byte of its answer.
@@ -225,7 +226,7 @@ impl Endpoint {
     }
 
     /// The last answer after as many requests as authentication takes.
-    async fn exchange_as(&self, identity: &Identity, ask: &Ask<'_>) -> Result<Answer, Error> {
+    async fn exchange_as(&self, identity: &Identity, ask: &Ask<'_>) -> Result<Answer, NoToken> {
         let started = Instant::now();
         let scope = format!("repository:{}{}:pull", self.prefix, ask.name);
         let mut authorization = self.auth.known(&scope, identity).await?;
@@ -240,7 +241,7 @@ impl Endpoint {
                 return Ok(answer);
             }
         }
-        self.send(ask, authorization.as_ref()).await
+        Ok(self.send(ask, authorization.as_ref()).await?)
     }
 
     /// Whether `/v2/` answers anything, even a challenge, but a failure of its own.
@@ -273,7 +274,7 @@ impl Endpoint {
 }
 
 /// How the registry, or who gives out its tokens, refused who asked; `None` if neither did.
-fn refusal(outcome: &Result<Answer, Error>) -> Option<Refusal> {
+fn refusal(outcome: &Result<Answer, NoToken>) -> Option<Refusal> {
     match outcome {
         Ok(answer) if answer.source == Source::Elsewhere => None,
         Ok(answer) => match answer.status {
@@ -281,8 +282,8 @@ fn refusal(outcome: &Result<Answer, Error>) -> Option<Refusal> {
             StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => Some(Refusal::Other),
             _ => None,
         },
-        Err(Error::Denied(_)) => Some(Refusal::Unauthorized),
-        Err(_) => None,
+        Err(NoToken::Denied(denial)) => Some(denial.refusal),
+        Err(NoToken::Failed(_)) => None,
     }
 }
 

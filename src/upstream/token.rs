@@ -21,6 +21,7 @@ use super::{
     answer::Answer,
     basic::basic,
     client::{Client, Outgoing},
+    credentials::Refusal,
     health::{Flight, Operation, launch},
     redirect::{self, Redirects},
 };
@@ -37,6 +38,9 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const MARGIN: Duration = Duration::from_secs(10);
 /// How long one token may take, redirects and fallback included.
 const MAX_FETCH: Duration = Duration::from_secs(20);
+/// How long a login that was refused is not tried again. Docker Hub locks an account after ten
+/// such tries in five minutes.
+const DENIAL: Duration = Duration::from_secs(60);
 /// Tokens kept before those that are of no use are dropped.
 const MAX_ENTRIES: usize = 1024;
 
@@ -74,6 +78,38 @@ impl Token {
     }
 }
 
+/// Why there is no token.
+#[derive(Clone, Debug)]
+pub(super) enum NoToken {
+    /// Its server refuses to give one to who asks.
+    Denied(Denial),
+    /// Any other reason.
+    Failed(Error),
+}
+
+/// A token server's refusal.
+#[derive(Clone, Debug)]
+pub(super) struct Denial {
+    pub(super) refusal: Refusal,
+    message: String,
+    received: Instant,
+}
+
+impl From<Error> for NoToken {
+    fn from(error: Error) -> NoToken {
+        NoToken::Failed(error)
+    }
+}
+
+impl From<NoToken> for Error {
+    fn from(reason: NoToken) -> Error {
+        match reason {
+            NoToken::Denied(denial) => Error::Denied(denial.message),
+            NoToken::Failed(error) => error,
+        }
+    }
+}
+
 /// The tokens of one endpoint, and the requests for them that are under way: one per grant,
 /// however many wait for it. There is one grant per repository, found by the scope that Larder
 /// itself would ask for; the grant may hold further scopes that the registry named.
@@ -84,8 +120,10 @@ pub(super) struct Tokens {
 
 struct Entry {
     grant: Grant,
-    flight: Flight<Result<Token, Error>>,
+    flight: TokenFlight,
 }
+
+type TokenFlight = Flight<Result<Token, NoToken>>;
 
 impl Tokens {
     /// What was last asked for `scope`.
@@ -94,13 +132,14 @@ impl Tokens {
         entries.get(scope).map(|entry| entry.grant.clone())
     }
 
-    /// A token for `grant`: a kept one, or the one that is on its way, or a new one.
+    /// A token for `grant`: a kept one, or the one that is on its way, or a new one. A login that was
+    /// just refused is refused again without being tried.
     pub(super) async fn get(
         &self,
         scope: &str,
         grant: &Grant,
         client: &Arc<Client>,
-    ) -> Result<Token, Error> {
+    ) -> Result<Token, NoToken> {
         self.flight(scope, grant, client).await
     }
 
@@ -116,18 +155,16 @@ impl Tokens {
         }
     }
 
-    fn flight(
-        &self,
-        scope: &str,
-        grant: &Grant,
-        client: &Arc<Client>,
-    ) -> Flight<Result<Token, Error>> {
+    fn flight(&self, scope: &str, grant: &Grant, client: &Arc<Client>) -> TokenFlight {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.get(scope)
             && entry.grant == *grant
             && entry.is_of_use()
         {
             return entry.flight.clone();
+        }
+        if let Some(refused) = refused_login(&entries, grant) {
+            return refused;
         }
         if entries.len() >= MAX_ENTRIES {
             entries.retain(|_, entry| entry.is_of_use());
@@ -147,22 +184,48 @@ impl Entry {
         match self.flight.peek() {
             None => true,
             Some(Ok(token)) => token.is_fresh(),
-            Some(Err(_)) => false,
+            Some(Err(NoToken::Denied(denial))) => {
+                self.grant.identity != Identity::Anonymous && denial.received.elapsed() < DENIAL
+            }
+            Some(Err(NoToken::Failed(_))) => false,
         }
+    }
+
+    fn has_token(&self) -> bool {
+        self.is_of_use() && matches!(self.flight.peek(), Some(Ok(_)))
+    }
+
+    /// Whether the token server does not believe who asks, whatever is asked for.
+    fn has_refused_login(&self) -> bool {
+        let refusal = match self.flight.peek() {
+            Some(Err(NoToken::Denied(denial))) => Some(denial.refusal),
+            Some(Ok(_) | Err(NoToken::Failed(_))) | None => None,
+        };
+        self.is_of_use() && refusal == Some(Refusal::Unauthorized)
     }
 }
 
-fn start(client: Arc<Client>, grant: Grant) -> Flight<Result<Token, Error>> {
+/// The refusal of the same login for another scope, unless it was good for a third.
+fn refused_login(entries: &HashMap<String, Entry>, grant: &Grant) -> Option<TokenFlight> {
+    let same_login = || entries.values().filter(|entry| entry.grant.is_like(grant));
+    if same_login().any(Entry::has_token) {
+        return None;
+    }
+    same_login().find(|entry| entry.has_refused_login()).map(|entry| entry.flight.clone())
+}
+
+fn start(client: Arc<Client>, grant: Grant) -> TokenFlight {
     let request = async move {
         let late = |_| {
-            Err(Error::Unreachable(format!("no token from {} in time", grant.realm.authority())))
+            let what = format!("no token from {} in time", grant.realm.authority());
+            Err(Error::Unreachable(what).into())
         };
         tokio::time::timeout(MAX_FETCH, fetch(&client, &grant)).await.unwrap_or_else(late)
     };
     launch(request.boxed())
 }
 
-async fn fetch(client: &Client, grant: &Grant) -> Result<Token, Error> {
+async fn fetch(client: &Client, grant: &Grant) -> Result<Token, NoToken> {
     if let Identity::Token(secret) = &grant.identity {
         let answer = client.send(&refresh(grant, secret)).await?;
         // Not every realm speaks OAuth2, and they say so in many ways.
@@ -203,7 +266,7 @@ fn refresh(grant: &Grant, secret: &str) -> Outgoing {
 
 /// The token in an answer. Trouble of the token endpoint is an outage and not a refusal: the
 /// registry has not said no.
-async fn token(answer: Answer) -> Result<Token, Error> {
+async fn token(answer: Answer) -> Result<Token, NoToken> {
     let received = Instant::now();
     if !answer.status.is_success() {
         return Err(refusal(answer).await);
@@ -214,25 +277,30 @@ async fn token(answer: Answer) -> Result<Token, Error> {
     Ok(Token { value, received, lifetime })
 }
 
-/// The token in the body of an answer, and how long it is used.
+/// The token in the body of an answer, and how long it is used. What no header can carry is none.
 pub(super) fn issued(body: &[u8]) -> Option<(String, Duration)> {
     let issued: Issued = serde_json::from_slice(body).ok()?;
     let lifetime = issued.lifetime();
     let mut values = [issued.token, issued.access_token].into_iter().flatten();
-    Some((values.find(|value| !value.is_empty())?, lifetime))
+    let is_token =
+        |value: &String| !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
+    Some((values.find(is_token)?, lifetime))
 }
 
 /// 401 is a refusal, so are 400 and 403 when a token server explains them; a firewall's page is not.
-async fn refusal(answer: Answer) -> Error {
-    let status = answer.status;
+async fn refusal(answer: Answer) -> NoToken {
+    let (status, received) = (answer.status, Instant::now());
+    let denied = |refusal, message| NoToken::Denied(Denial { refusal, message, received });
     let is_explained = answer
         .media_type()
         .is_some_and(|media_type| media_type.to_ascii_lowercase().ends_with("json"));
     let message = answer.message().await;
     match status {
-        StatusCode::UNAUTHORIZED => Error::Denied(message),
-        StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST if is_explained => Error::Denied(message),
-        _ => Error::Unreachable(message),
+        StatusCode::UNAUTHORIZED => denied(Refusal::Unauthorized, message),
+        StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST if is_explained => {
+            denied(Refusal::Other, message)
+        }
+        _ => NoToken::Failed(Error::Unreachable(message)),
     }
 }
 
@@ -285,6 +353,23 @@ mod tests {
             assert_eq!(outgoing.url.query(), Some(want));
             assert_eq!(outgoing.authorization, None);
         }
+    }
+
+    #[tokio::test]
+    async fn a_refused_login_is_tried_again_after_a_minute() {
+        let entry = async |age: u64, identity: Identity| {
+            let received = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
+            let refusal = Refusal::Unauthorized;
+            let denial = Denial { refusal, message: String::new(), received };
+            let flight = launch(async move { Err(NoToken::Denied(denial)) }.boxed());
+            let _ = flight.clone().await;
+            let grant = Grant { identity, ..grant("https://h/t", None, &["a"]) };
+            Entry { grant, flight }.is_of_use()
+        };
+        let login = || Identity::new("anna", "x".to_owned());
+        assert!(entry(59, login()).await);
+        assert!(!entry(61, login()).await);
+        assert!(!entry(0, Identity::Anonymous).await);
     }
 
     #[test]

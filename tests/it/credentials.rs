@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use toml::{Table, Value};
 
 use crate::support::{
-    Auth, FakeRegistry, Image, TestMirror, Upstream,
+    Auth, FakeRegistry, Fault, Image, TestMirror, Upstream,
     binary::Daemon,
     helper::Helpers,
     mirror::{blob_url, manifest_path},
@@ -201,6 +201,47 @@ async fn a_helper_runs_once_and_again_when_it_is_refused() {
     }
     assert_eq!(helpers.runs("test").len(), 2);
     assert!(!daemon.log().contains("two"), "{}", daemon.log());
+}
+
+/// That a token server refuses somebody a right, or is asked for too much, is no reason to doubt what
+/// a helper has just said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_does_not_run_again_when_only_a_right_is_missing() {
+    let auth = Auth::PasswordToken("anna", "one");
+    for status in [400, 403] {
+        let (registry, _) = registry_with(auth.clone(), &["a/b"]).await;
+        let explained = Fault::status(status).body(r#"{"message":"no"}"#);
+        registry.on("GET", "/token", explained.header("content-type", "application/json"));
+        let helpers = Helpers::new();
+        helpers.put_user("test", "anna", "one");
+        let upstream = Upstream::named("corp.test", &registry).set("credential_helper", "test");
+        let daemon = helpers.daemon(TestMirror::builder().upstream(upstream)).await;
+        let path = manifest_path("corp.test/a/b", "latest");
+        assert_eq!(daemon.client().get(&path).await.status, 404);
+        assert_eq!(helpers.runs("test").len(), 1, "{status}");
+    }
+}
+
+/// However many images a wrong password is used for, it is tried once a minute; a better one in
+/// its file is tried at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_does_not_lock_the_account() {
+    let (registry, image) = registry_with(Auth::PasswordToken("anna", "one"), &["a/b"]).await;
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("password");
+    fs::write(&file, "wrong\n").unwrap();
+    let upstream = Upstream::docker_io(&registry)
+        .set("username", "anna")
+        .set("password_file", file.to_str().unwrap());
+    let mirror = TestMirror::builder().upstream(upstream).start().await;
+    for number in 0..5 {
+        let path = manifest_path(&format!("a/b{number}"), "latest");
+        assert_eq!(mirror.get(&path).await.status, 404);
+    }
+    assert_eq!(registry.count("GET", "/token"), 1);
+
+    fs::write(&file, "one\n").unwrap();
+    mirror.pull("a/b", "latest", &image).await;
 }
 
 /// What a helper said is asked again after `helper_ttl`.

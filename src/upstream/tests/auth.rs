@@ -102,6 +102,80 @@ async fn a_user_asks_for_the_token_with_basic() {
 }
 
 #[tokio::test]
+async fn a_refused_login_is_not_tried_for_each_repository() {
+    let fake = registry(|_| Reply::new(401).json(r#"{"details":"wrong password"}"#)).await;
+    let upstream = with_credentials(&fake.url(), "user", &[]);
+    for name in ["team/app", "team/app", "team/other", "library/x"] {
+        let outcome = upstream.get_blob(&name.parse().unwrap(), &digest(), soon()).await;
+        assert!(matches!(&outcome, Err(Error::Denied(text)) if text.contains("wrong password")));
+    }
+    assert_eq!(fake.count("GET /token"), 1);
+
+    // Nobody's account can be locked, and somebody else's is another matter.
+    let anonymous = anonymous(&[fake.url()]);
+    for _ in 0..2 {
+        assert!(matches!(get_blob(&anonymous).await, Err(Error::Denied(_))));
+    }
+    let other = with_credentials(&fake.url(), "other", &[]);
+    assert!(matches!(get_blob(&other).await, Err(Error::Denied(_))));
+    assert!(fake.count("GET /token") >= 4);
+}
+
+#[tokio::test]
+async fn a_refusal_for_one_repository_is_none_for_others() {
+    for refused_first in [true, false] {
+        let fake = registry(|seen| match seen.line.contains("secret") {
+            true => Reply::new(403).json(r#"{"details":"not for you"}"#),
+            false => Reply::new(200).json(TOKEN),
+        })
+        .await;
+        let upstream = with_credentials(&fake.url(), "user", &[]);
+        let secret = "team/secret".parse().unwrap();
+        let ask_for_secret = async || {
+            let outcome = upstream.get_blob(&secret, &digest(), soon()).await;
+            assert!(matches!(outcome, Err(Error::Denied(_))), "{outcome:?}");
+        };
+        if refused_first {
+            ask_for_secret().await;
+        }
+        get_blob(&upstream).await.unwrap();
+        ask_for_secret().await;
+        get_blob(&upstream).await.unwrap();
+        assert_eq!(fake.count("GET /token"), 2, "each is asked once");
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_was_good_elsewhere_is_tried_again() {
+    let fake = registry(|seen| match seen.line.contains("odd") {
+        true => Reply::new(401),
+        false => Reply::new(200).json(TOKEN),
+    })
+    .await;
+    let upstream = with_credentials(&fake.url(), "user", &[]);
+    get_blob(&upstream).await.unwrap();
+    let odd = "odd/app".parse().unwrap();
+    assert!(matches!(upstream.get_blob(&odd, &digest(), soon()).await, Err(Error::Denied(_))));
+    upstream.get_blob(&"team/other".parse().unwrap(), &digest(), soon()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_error_that_repeats_a_secret_is_not_quoted() {
+    let echo = |seen: &Seen| {
+        let shown = seen.header("authorization").unwrap_or(&seen.body);
+        Reply::new(500).json(&format!(r#"{{"message":"do not understand {shown}"}}"#))
+    };
+    let fake = registry(echo).await;
+    for username in ["user", "<token>"] {
+        let upstream = with_credentials(&fake.url(), username, &[]);
+        let text = get_blob(&upstream).await.unwrap_err().to_string();
+        let wrong = ["secret", "dXNlcjpzZWNyZXQ=", "OnNlY3JldA=="];
+        assert!(wrong.iter().all(|secret| !text.contains(secret)), "{text}");
+        assert!(text.contains("500"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn an_identity_token_is_posted() {
     let fake = registry(|_| Reply::new(200).json(TOKEN)).await;
     let upstream = with_credentials(&fake.url(), "<token>", &[]);
@@ -278,6 +352,7 @@ async fn a_realm_that_redirects_to_another_host_takes_no_password_there() {
 #[tokio::test]
 async fn trouble_of_the_token_endpoint_is_an_outage_and_a_refusal_is_one() {
     let long = "x".repeat(2 * 1024 * 1024);
+    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let table = [
         (Reply::new(429), "outage"),
         (Reply::new(500), "outage"),
@@ -286,6 +361,10 @@ async fn trouble_of_the_token_endpoint_is_an_outage_and_a_refusal_is_one() {
         (Reply::new(200).body("<html>"), "outage"),
         (Reply::new(200).json("{}"), "outage"),
         (Reply::new(200).json(r#"{"token":""}"#), "outage"),
+        (Reply::new(200).json(r#"{"token":"t1\r\nHost: evil.test"}"#), "outage"),
+        (Reply::new(200).json(r#"{"token":"t1\u0000"}"#), "outage"),
+        (Reply::new(200).json(&nested), "outage"),
+        (Reply::new(200).json(&format!(r#"{{"token":{nested}}}"#)), "outage"),
         (Reply::new(200).json(r#"{"token":"t1"}"#).length(100), "outage"),
         (Reply::new(401), "denied"),
         (Reply::new(403).json(r#"{"message":"no"}"#), "denied"),
