@@ -200,14 +200,14 @@ pub(super) fn secret_file(written: Written<'_>) -> Parsed<'_, PathBuf> {
     }
 }
 
-/// The path of a file as Docker, Podman and Kubernetes keep their credentials in.
+/// The path of a file as Docker, Podman and Kubernetes keep their credentials in. The message does
+/// not show it: it may be the content by mistake, as in Docker's own variable for it.
 pub(super) fn docker_config(written: Written<'_>) -> Parsed<'_, PathBuf> {
     let file = path(written)?;
     match DockerConfig::read(&file) {
         Ok(_) => Ok(file),
         Err(error) => Err(written.wrong(&format!(
-            "cannot use {}: {error}; name Docker's config.json or a file like it",
-            file.display()
+            "cannot use this file: {error}; name Docker's config.json or a file like it"
         ))),
     }
 }
@@ -307,7 +307,11 @@ impl<'a> Written<'a> {
         }
     }
 
+    /// A URL or a host with an `@` may hold a password by mistake.
     fn shown(self) -> String {
+        if self.as_text().is_some_and(|text| text.contains('@')) {
+            return "this text".to_owned();
+        }
         match self.value {
             Value::Bare(text) => format!("{text:?}"),
             Value::Toml(DeValue::String(text)) => format!("{text:?}"),

@@ -203,11 +203,19 @@ const MISTAKES: &[(&str, &str)] = &[
     ),
     (
         "[[upstream]]\nregistry = \"ghcr.io\"\ndocker_config = \"secret\"",
-        "larder.toml:3: upstream.docker_config: cannot use secret: it is no JSON: line 1; name Docker's config.json or a file like it",
+        "larder.toml:3: upstream.docker_config: cannot use this file: it is no JSON: line 1; name Docker's config.json or a file like it",
     ),
     (
         "[[upstream]]\nregistry = \"ghcr.io\"\ndocker_config = \"absent\"",
-        "larder.toml:3: upstream.docker_config: cannot use absent: No such file or directory (os error 2); name Docker's config.json or a file like it",
+        "larder.toml:3: upstream.docker_config: cannot use this file: No such file or directory (os error 2); name Docker's config.json or a file like it",
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\ndocker_config = '{\"auths\":\"s3cret\"}'",
+        "larder.toml:3: upstream.docker_config: cannot use this file: No such file or directory (os error 2); name Docker's config.json or a file like it",
+    ),
+    (
+        "[[upstream]]\nregistry = \"https://me:s3cret@ghcr.io\"",
+        "larder.toml:2: upstream.registry: this text is no host name; write for example \"ghcr.io\" or \"registry.corp:5000\"",
     ),
     (
         "[[upstream]]\nregistry = \"ghcr.io\"\ncredential_helper = \"a/b\"",
@@ -272,10 +280,23 @@ fn all_mistakes_are_reported_at_once() {
 
 #[test]
 fn a_file_that_is_no_toml_is_named_with_its_line_but_not_shown() {
-    let mistakes = Setting::new("\n[[upstream]]\npassword = \"s3cret").mistakes();
-    assert!(mistakes.starts_with("larder.toml:3: this is no TOML: "), "{mistakes}");
-    assert!(!mistakes.contains("s3cret"), "{mistakes}");
-    assert_eq!(mistakes.lines().count(), 1, "{mistakes}");
+    for line in [
+        "password = \"s3cret",
+        "password = s3cret",
+        "password = 's3cret",
+        "password = \"s3cret\" s3cret",
+        "password = \"\\s3cret\"",
+        "password = \"\"s3cret\"",
+        "password \"s3cret\"",
+        "password = { s3cret }",
+        "password = \"a\", password = \"s3cret\"",
+        "username = \"s3cret\"\u{7}",
+    ] {
+        let mistakes = Setting::new(&format!("\n[[upstream]]\n{line}")).mistakes();
+        assert!(mistakes.starts_with("larder.toml:3: this is no TOML: "), "{mistakes}");
+        assert!(!mistakes.contains("s3cret"), "{mistakes}");
+        assert_eq!(mistakes.lines().count(), 1, "{mistakes}");
+    }
 }
 
 #[test]
