@@ -45,6 +45,10 @@ pub(super) struct Reply {
     length: Option<usize>,
     delay: Duration,
     hangs: bool,
+    /// Instead of status, headers and body.
+    raw: Option<Vec<u8>>,
+    /// Sent over and over after all else, with this pause.
+    endless: Option<(Vec<u8>, Duration)>,
 }
 
 impl Reply {
@@ -56,7 +60,20 @@ impl Reply {
             length: None,
             delay: Duration::ZERO,
             hangs: false,
+            raw: None,
+            endless: None,
         }
+    }
+
+    /// These bytes, whatever they are.
+    pub(super) fn raw(bytes: impl AsRef<[u8]>) -> Reply {
+        Reply { raw: Some(bytes.as_ref().to_vec()), ..Reply::new(200) }
+    }
+
+    /// Goes on with these bytes over and over, a pause before each, until the client hangs up.
+    pub(super) fn then_repeats(mut self, bytes: impl AsRef<[u8]>, pause: Duration) -> Reply {
+        self.endless = Some((bytes.as_ref().to_vec(), pause));
+        self
     }
 
     pub(super) fn header(mut self, name: &str, value: &str) -> Reply {
@@ -105,6 +122,9 @@ impl Reply {
     }
 
     fn bytes(&self, is_head: bool) -> Vec<u8> {
+        if let Some(raw) = &self.raw {
+            return raw.clone();
+        }
         if self.status == 0 {
             return Vec::new();
         }
@@ -207,6 +227,13 @@ async fn serve(
     let bytes = reply.bytes(seen.line.starts_with("HEAD"));
     let _ = stream.write_all(&bytes).await;
     let _ = stream.flush().await;
+    if let Some((bytes, pause)) = &reply.endless {
+        while stream.write_all(bytes).await.is_ok() {
+            if !pause.is_zero() {
+                tokio::time::sleep(*pause).await;
+            }
+        }
+    }
     if reply.hangs {
         std::future::pending::<()>().await;
     }

@@ -2,6 +2,7 @@
 
 mod auth;
 mod fake;
+mod hostile;
 mod redirects;
 mod tags;
 mod transfer;
@@ -10,7 +11,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Error, Shared, Upstream};
+use super::{
+    Error, Shared, Upstream,
+    client::{Client, Times},
+    connector::Connector,
+    guard::Guard,
+    health::Health,
+    tls,
+};
 use crate::{
     config::{self, CredentialSource, Credentials, Endpoint, Identity},
     metrics::Metrics,
@@ -82,4 +90,25 @@ async fn get_manifest(upstream: &Upstream) -> Result<super::FetchedManifest, Err
 
 async fn get_blob(upstream: &Upstream) -> Result<super::BlobBody, Error> {
     upstream.get_blob(&name(), &digest(), soon()).await
+}
+
+fn kind(error: &Error) -> &'static str {
+    match error {
+        Error::Unreachable(_) => "unreachable",
+        Error::Timeout(_) => "timeout",
+        Error::NotFound(_) => "not found",
+        Error::Denied(_) => "denied",
+        Error::Limited { .. } => "limited",
+        Error::HeadRefused(_) => "head refused",
+        Error::Invalid(_) => "invalid",
+    }
+}
+
+/// A client that waits 200 ms for an answer.
+fn impatient_client(guard: Guard, metrics: Arc<Metrics>) -> Client {
+    let tls = tls::client_config(None).unwrap();
+    let connector = Connector::new(guard, tls, Duration::from_secs(5));
+    let health = Arc::new(Health::new(&"registry.test".parse().unwrap(), metrics));
+    let times = Times { first_byte: Duration::from_millis(200), idle: Duration::from_secs(5) };
+    Client::new(connector, health, times)
 }

@@ -14,17 +14,11 @@ use tokio::time::Instant;
 use super::{
     Error, anonymous, build, digest, endpoint,
     fake::{Fake, Reply},
-    get_blob, get_manifest, name, soon, tag,
+    get_blob, get_manifest, impatient_client, kind, name, soon, tag,
 };
 use crate::{
     metrics::Metrics,
-    upstream::{
-        client::{Client, Outgoing, Times},
-        connector::Connector,
-        guard::Guard,
-        health::{Health, Operation},
-        tls,
-    },
+    upstream::{client::Outgoing, guard::Guard, health::Operation},
 };
 
 #[tokio::test]
@@ -96,18 +90,6 @@ async fn each_status_is_its_own_kind_of_failure() {
         assert_eq!(kind(&get_manifest(&upstream).await.unwrap_err()), for_get, "{status}");
         let head = upstream.head_manifest(&name(), &tag(), soon()).await;
         assert_eq!(kind(&head.unwrap_err()), for_head, "{status}");
-    }
-}
-
-fn kind(error: &Error) -> &'static str {
-    match error {
-        Error::Unreachable(_) => "unreachable",
-        Error::Timeout(_) => "timeout",
-        Error::NotFound(_) => "not found",
-        Error::Denied(_) => "denied",
-        Error::Limited { .. } => "limited",
-        Error::HeadRefused(_) => "head refused",
-        Error::Invalid(_) => "invalid",
     }
 }
 
@@ -207,14 +189,10 @@ async fn silence_ends_at_the_deadline() {
 #[tokio::test]
 async fn silence_after_connecting_ends_the_attempt() {
     let fake = Fake::start(|_| Reply::new(200).after(Duration::from_secs(60))).await;
-    let guard = Guard::new("127.0.0.1", Arc::new([]));
-    let tls = tls::client_config(None).unwrap();
-    let connector = Connector::new(guard, tls, Duration::from_secs(5));
     let metrics = Arc::new(Metrics::new());
-    let health = Arc::new(Health::new(&"registry.test".parse().unwrap(), Arc::clone(&metrics)));
-    let times = Times { first_byte: Duration::from_millis(200), idle: Duration::from_secs(5) };
+    let client = impatient_client(Guard::new("127.0.0.1", Arc::new([])), Arc::clone(&metrics));
     let outgoing = Outgoing::get(Operation::Probe, fake.url().parse().unwrap());
-    let answer = Client::new(connector, health, times).send(&outgoing).await;
+    let answer = client.send(&outgoing).await;
     assert_eq!(answer.err().as_ref().map(kind), Some("unreachable"));
     assert_eq!(fake.seen().len(), 1, "silence is not asked twice");
     let counted =
