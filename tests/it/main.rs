@@ -44,6 +44,7 @@ mod refused_content;
 mod registries;
 mod resume;
 mod routing;
+mod secrets;
 mod shutdown;
 mod support;
 mod tags;

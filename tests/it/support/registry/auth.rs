@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use serde_json::json;
 
 use super::{
@@ -152,6 +153,17 @@ impl Shared {
         let body = json!({ field: token, "expires_in": 300 });
         Answer::new(200, body.to_string()).with("content-type", "application/json")
     }
+}
+
+/// An error that repeats credentials in every form they can be read in, and the query.
+pub(super) fn echo(request: &Request) -> Bytes {
+    let shown = request.header("authorization").unwrap_or_default();
+    let login = shown.strip_prefix("Basic ").and_then(|login| BASE64_STANDARD.decode(login).ok());
+    let login = login.and_then(|login| String::from_utf8(login).ok()).unwrap_or_default();
+    let form = String::from_utf8_lossy(&request.body);
+    let words = format!("cannot use {shown} {login} {form} {}", request.query);
+    let error = json!({ "code": "ECHO", "message": words });
+    json!({ "errors": [error] }).to_string().into()
 }
 
 pub(super) fn is_basic(request: &Request, user: &str, password: &str) -> bool {

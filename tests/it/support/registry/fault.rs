@@ -20,6 +20,7 @@ pub struct Fault {
     pub(super) holds: Vec<(usize, Gate)>,
     pub(super) cut_after: Option<usize>,
     pub(super) flipped_byte: Option<usize>,
+    pub(super) echoes: bool,
 }
 
 /// When the answer begins.
@@ -52,6 +53,12 @@ impl Fault {
     /// Another status, with an empty body unless [`Fault::body`] says otherwise.
     pub fn status(status: u16) -> Fault {
         Fault { status: Some(status), body: Some(Bytes::new()), ..Fault::default() }
+    }
+
+    /// Another status, with an error that repeats whatever the request says of who asks.
+    pub fn echo(status: u16) -> Fault {
+        let json = ("content-type".to_owned(), "application/json".to_owned());
+        Fault { status: Some(status), echoes: true, headers: vec![json], ..Fault::default() }
     }
 
     /// The answer begins only after this time.

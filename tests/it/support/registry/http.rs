@@ -15,7 +15,7 @@ use tokio::io::{
 };
 
 use super::{
-    Shared,
+    Shared, auth,
     fault::{Fault, Framing, Start},
     manners,
 };
@@ -103,7 +103,10 @@ pub(super) async fn serve(
         }
         let (answer, fault) = {
             let mut state = shared.lock();
-            let fault = state.rules.apply(&request);
+            let mut fault = state.rules.apply(&request);
+            if fault.echoes {
+                fault.body = Some(auth::echo(&request));
+            }
             (shared.answer(&mut state, &request), fault)
         };
         let is_head = request.method == "HEAD";
