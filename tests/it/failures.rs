@@ -13,6 +13,7 @@ use crate::support::{
     Auth, FakeRegistry, Fault, Image, Index, Mode, Response, TestMirror, Upstream, address,
     mirror::{blob_url, manifest_path},
     random_bytes, sha256,
+    tls::TestCa,
 };
 
 const TAG: &str = "/v2/library/x/manifests/latest";
@@ -157,6 +158,53 @@ async fn the_token_server_is_in_trouble() {
         assert_stale(&mirror, &image).await;
         assert_unavailable(&mirror).await;
     }
+}
+
+/// The same when it redirects in circles or to where nothing may lead.
+#[tokio::test(flavor = "multi_thread")]
+async fn upstream_redirects_to_a_strange_place() {
+    for location in [
+        "/v2/library/x/round/and/round",
+        "http://169.254.169.254/latest/meta-data/",
+        "file:///etc/passwd",
+        "unix:/run/docker.sock",
+        "http://[::g]/",
+    ] {
+        let (registry, mirror, image) = cached(Auth::Open).await;
+        for method in ["GET", "HEAD"] {
+            let redirect = Fault::status(307).header("location", location);
+            registry.on(method, "/v2/library/*", redirect);
+        }
+        assert_stale(&mirror, &image).await;
+        assert_unavailable(&mirror).await;
+    }
+}
+
+/// The same when its name has no address.
+#[tokio::test(flavor = "multi_thread")]
+async fn upstream_has_no_address() {
+    let (registry, mirror, image) = cached(Auth::Open).await;
+    let nowhere = vec!["http://registry.invalid:5000"];
+    let upstream = Upstream::docker_io(&registry).set("endpoints", nowhere);
+    let mirror = mirror.stop().await.upstream(upstream).wall_jumped(PAST_TTL).start().await;
+    assert_stale(&mirror, &image).await;
+    assert_unavailable(&mirror).await;
+}
+
+/// The same when nobody vouches for its certificate any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn upstream_has_a_certificate_that_nobody_vouches_for() {
+    let registry = FakeRegistry::builder().tls(&TestCa::new()).start().await;
+    let image = Image::random(1);
+    registry.put_image("library/x", "latest", &image);
+    let mirror = TestMirror::of(&registry).await;
+    mirror.pull("library/x", "latest", &image).await;
+    let upstream = Upstream::docker_io(&registry).without_ca();
+    let mirror = mirror.stop().await.upstream(upstream).wall_jumped(PAST_TTL).start().await;
+    let asked = registry.requests().len();
+    assert_stale(&mirror, &image).await;
+    assert_unavailable(&mirror).await;
+    assert_eq!(registry.requests().len(), asked, "a stranger is told nothing");
 }
 
 /// A daemon that starts while upstream is away serves what it has, at once.

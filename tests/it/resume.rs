@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use larder::oci::Digest;
 
 use crate::support::{
-    Auth, FakeRegistry, Fault, Gate, TestMirror, Upstream, client::Body, mirror::blob_url,
+    Auth, FakeRegistry, Fault, Gate, Mode, TestMirror, Upstream, client::Body, mirror::blob_url,
     random_bytes, sha256, wait::until,
 };
 
@@ -161,6 +161,26 @@ async fn a_body_that_stalls_goes_on() {
     setting.next_answers([Fault::hold_after(HALF, &never)]);
     setting.is_served().await;
     assert_eq!(setting.asked(), [None, from(HALF)]);
+}
+
+/// So is a restart of upstream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_upstream_goes_unnoticed() {
+    let setting = Setting::start().await;
+    let held = [HALF / 2, HALF].map(|place| (place, Gate::shut()));
+    setting.next_answers(held.iter().map(|(place, gate)| Fault::hold_after(*place, gate)));
+    let mut response = setting.mirror.get(&setting.path).await;
+    let mut read = 0;
+    for place in [HALF / 2, HALF / 2 + HALF] {
+        response.expect_next(&setting.blob[read..place]).await;
+        read = place;
+        setting.registry.set_mode(Mode::Down).await;
+        setting.registry.set_mode(Mode::Up).await;
+    }
+    response.expect_next(&setting.blob[read..]).await;
+    assert_eq!(response.read_some(1).await, None);
+    let (first, second) = (from(HALF / 2), from(HALF / 2 + HALF));
+    assert_eq!(setting.asked(), [None, first, second]);
 }
 
 /// An upstream that sends everything again is believed, and what is here already is skipped.
