@@ -54,6 +54,8 @@ struct Run {
     flight: Flight<Outcome>,
     /// Whether it began because what the one before it said was refused.
     is_second: bool,
+    /// The run before it, if what that said is still believed.
+    before: Option<Flight<Outcome>>,
 }
 
 #[derive(Clone)]
@@ -86,14 +88,17 @@ impl Helpers {
         let mut runs = lock(&self.runs);
         let last = runs.get(question);
         if let Some(run) = last.filter(|run| run.is_good(reason)) {
-            return run.flight.clone();
+            return run.soonest(reason);
         }
         let before = last.and_then(|run| run.still_believed(reason));
+        let last = last.filter(|_| before.is_some()).map(|run| run.flight.clone());
         let (helpers, asked) = (Arc::clone(self), question.clone());
         let flight = launch(async move { helpers.outcome(&asked, before).await }.boxed());
         let is_second = matches!(reason, Reason::Refused(_));
-        runs.insert(question.clone(), Run { flight: flight.clone(), is_second });
-        flight
+        let run = Run { flight, is_second, before: last };
+        let soonest = run.soonest(reason);
+        runs.insert(question.clone(), run);
+        soonest
     }
 
     /// What the helper says now, or if it fails what it said `before`.
@@ -144,6 +149,18 @@ impl Run {
             Reason::Refused(Refusal::Unauthorized) => self.is_second && age < PATIENCE,
             Reason::Refused(Refusal::Other) => age < PATIENCE,
         }
+    }
+
+    /// Its own outcome; while that is not there the one before it, unless that is twice as old as it
+    /// should be.
+    fn soonest(&self, reason: Reason) -> Flight<Outcome> {
+        let is_recent = |before: &&Flight<Outcome>| match (before.peek(), reason) {
+            (Some(outcome), Reason::Needed(ttl)) => outcome.at.elapsed() < 2 * ttl,
+            (None, _) | (_, Reason::Refused(_)) => false,
+        };
+        let is_under_way = self.flight.peek().is_none();
+        let before = self.before.as_ref().filter(|_| is_under_way).filter(is_recent);
+        before.unwrap_or(&self.flight).clone()
     }
 
     /// Whom it named, unless the registry does not believe that.
@@ -237,13 +254,43 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// Whether the outcome of a run that ended `age` ago is as good as another.
-    async fn is_good(is_second: bool, has_failed: bool, age: u64, reason: Reason) -> bool {
+    /// A run that ended `age` seconds ago.
+    async fn ended(age: u64, has_failed: bool) -> Flight<Outcome> {
         let at = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
         let outcome = Outcome { at, identity: Identity::Anonymous, has_failed };
         let flight = launch(async move { outcome }.boxed());
         flight.clone().await;
-        Run { flight, is_second }.is_good(reason)
+        flight
+    }
+
+    /// Whether the outcome of a run that ended `age` seconds ago is as good as another.
+    async fn is_good(is_second: bool, has_failed: bool, age: u64, reason: Reason) -> bool {
+        let flight = ended(age, has_failed).await;
+        Run { flight, is_second, before: None }.is_good(reason)
+    }
+
+    #[tokio::test]
+    async fn who_needs_nothing_better_does_not_wait_for_a_run() {
+        let needed = Reason::Needed(Duration::from_secs(90));
+        let unauthorized = Reason::Refused(Refusal::Unauthorized);
+        for (age_before, reason, waits) in [
+            (Some(100), needed, false),
+            (Some(170), needed, false),
+            (Some(190), needed, true),
+            (None, needed, true),
+            (Some(100), unauthorized, true),
+        ] {
+            let before = match age_before {
+                Some(age) => Some(ended(age, false).await),
+                None => None,
+            };
+            let flight = launch(std::future::pending().boxed());
+            let soonest = Run { flight, is_second: false, before }.soonest(reason);
+            assert_eq!(soonest.peek().is_none(), waits, "{age_before:?} {reason:?}");
+        }
+        let (flight, before) = (ended(10, true).await, Some(ended(100, false).await));
+        let outcome = Run { flight, is_second: false, before }.soonest(needed).await;
+        assert!(outcome.has_failed, "its own outcome is there");
     }
 
     #[tokio::test]
