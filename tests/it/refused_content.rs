@@ -26,6 +26,7 @@ async fn a_manifest_is_refused_with_the_reason() {
     let old = "application/vnd.docker.distribution.manifest.v1";
     let one = entry("a");
     let upper = one.replace("sha256:", "sha256:A");
+    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let too_large = " ".repeat(LARGEST_MANIFEST + 1);
     let table = [
         (&*format!("{old}+json"), r#"{"schemaVersion":1}"#.to_owned(), "schema 1"),
@@ -41,6 +42,12 @@ async fn a_manifest_is_refused_with_the_reason() {
         (OCI_MANIFEST, v2(r#""layers":[]"#), "neither 'manifests' nor 'config'"),
         (OCI_MANIFEST, "<html>".to_owned(), "no valid manifest"),
         (OCI_MANIFEST, String::new(), "no valid manifest"),
+        (OCI_MANIFEST, "[".repeat(100_000), "no valid manifest"),
+        (
+            OCI_INDEX,
+            v2(&format!(r#""manifests":[{{"annotations":{nested}}}]"#)),
+            "no valid manifest",
+        ),
         (OCI_MANIFEST, too_large, "longer than 4194304 bytes"),
     ];
     for (number, (content_type, manifest, reason)) in table.into_iter().enumerate() {

@@ -6,9 +6,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::{net::TcpListener, time::Instant};
 
 use super::{
-    Error, Upstream, anonymous, build, endpoint,
+    Error, Upstream, anonymous,
     fake::{Fake, Reply},
-    get_blob, get_manifest, impatient_client, kind, name, tag,
+    get_blob, get_manifest, impatient_client, kind, name, tag, with_credentials,
 };
 use crate::{
     metrics::Metrics,
@@ -73,6 +73,7 @@ async fn bodies_are_bounded() {
         (chunked(200).then_repeats("1\r\nx\r\n", SLOWLY), "timeout"),
         (chunked(500).then_repeats(chunk(), AT_ONCE), "unreachable"),
         (chunked(404).then_repeats(chunk(), AT_ONCE), "not found"),
+        (Reply::new(403).json(&"[".repeat(60_000)), "denied"),
         (Reply::new(200).length(5 * 1024 * 1024), "invalid"),
         (Reply::new(500).length(5 * 1024 * 1024).then_hangs(), "unreachable"),
     ];
@@ -178,10 +179,9 @@ async fn an_identity_token_is_not_posted_where_a_realm_redirects() {
             false => Reply::challenge("/token"),
         })
         .await;
-        let identity = crate::config::Identity::new("<token>", "secret".to_owned());
-        let source = crate::config::CredentialSource::Stated(identity);
-        let upstream = build(vec![endpoint(&fake.url(), Some(source))], &[]);
-        let _ = get_manifest(&upstream).await;
+        let upstream = with_credentials(&fake.url(), "<token>", &[]);
+        assert!(matches!(get_manifest(&upstream).await, Err(Error::Denied(_))));
+        assert_eq!(fake.count("POST /token"), 1);
         for seen in elsewhere.seen() {
             assert!(seen.line.starts_with("GET ") && seen.body.is_empty(), "{seen:?}");
             assert!(seen.header("authorization").is_none(), "{seen:?}");
