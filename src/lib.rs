@@ -32,7 +32,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 | [`oci`], [`metrics`], [`clock`] |
+//! | 0 | [`oci`], [`metrics`], [`clock`], [`finding`] → [`certificate`] |
 //! | 1 | [`config`] |
 //! | 2 | [`store`] and [`upstream`], which do not know each other |
 //! | 3 | [`mirror`] |
@@ -40,8 +40,10 @@
 //! | 5 | [`server`] |
 //! | 6 | [`start`] and [`run`], `announce`, [`cli`] |
 
-// What content is called, what is counted, and what time it is.
+// What content is called, what is counted, what time it is, and what an examination says.
+pub mod certificate;
 pub mod clock;
+pub mod finding;
 pub mod metrics;
 pub mod oci;
 

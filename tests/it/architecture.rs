@@ -8,11 +8,13 @@ use std::{
 
 /// Each module's layer, and its place among the siblings of that layer: it may use what is in a
 /// lower layer, and siblings of a lower place. What is no module stands in `lib.rs`.
-const MODULES: [(&str, u32, u32); 21] = [
+const MODULES: [(&str, u32, u32); 23] = [
     ("oci", 0, 0),
     ("metrics", 0, 0),
     ("clock", 0, 0),
     ("mapped", 0, 0),
+    ("finding", 0, 0),
+    ("certificate", 0, 1),
     ("config", 1, 0),
     ("store", 2, 0),
     ("upstream", 2, 0),
@@ -47,6 +49,7 @@ fn homes(name: &str) -> Option<Vec<&'static str>> {
     let homes: &[&[&str]] = match name {
         "sha2" => &[&["oci/digest"]],
         "prometheus" => &[&["metrics"]],
+        "x509_parser" => &[&["certificate"]],
         "toml" => &[&["config"]],
         "toml_edit" | "yaml_serde" => &[&["cli/configure"]],
         "humantime" => &[&["config", "store/layout", "admin"], &TOP],
