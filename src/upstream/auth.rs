@@ -135,6 +135,27 @@ impl Authorizer {
         }
     }
 
+    /// What to present after `refusal` of `/v2/` itself, for no repository in particular; `None` if
+    /// there is nothing that would do.
+    pub(super) async fn login(
+        &self,
+        refusal: &Answer,
+        identity: &Identity,
+    ) -> Result<Option<Authorization>, Error> {
+        if let Identity::RegistryToken(_) = identity {
+            return Ok(self.known("", identity).await?);
+        }
+        match self.way(refusal).await? {
+            None => Ok(None),
+            Some((Way::Basic, _)) => Ok(basic(identity).map(Authorization::Given)),
+            Some((Way::Bearer { realm, service }, _)) => {
+                let scopes = BTreeSet::new();
+                let grant = Grant { identity: identity.clone(), realm, service, scopes };
+                Ok(Some(self.token("", grant).await?))
+            }
+        }
+    }
+
     async fn new_token(
         &self,
         scope: &str,

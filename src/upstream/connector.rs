@@ -1,5 +1,7 @@
 //! Connections: name, guard, TCP, TLS, all within one time limit.
 
+mod stages;
+
 use std::{
     future::{Future, ready},
     net::{IpAddr, SocketAddr},
@@ -22,21 +24,25 @@ use tower_service::Service;
 
 use super::guard::Guard;
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(super) use stages::tls_remedy;
+
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// Connects to wherever a URI points, if the guard lets it, within `limit`.
 #[derive(Clone, Debug)]
 pub(super) struct Connector {
     https: HttpsConnector<GuardedTcp>,
+    /// What `https` stands on.
+    tcp: GuardedTcp,
     limit: Duration,
 }
 
 impl Connector {
     /// `limit` covers the look-up, TCP and TLS together.
     pub(super) fn new(guard: Guard, tls: ClientConfig, limit: Duration) -> Connector {
-        let guard = Arc::new(guard);
-        Connector { https: (GuardedTcp { guard, limit }, tls).into(), limit }
+        let tcp = GuardedTcp { guard: Arc::new(guard), limit };
+        Connector { https: (tcp.clone(), tls).into(), tcp, limit }
     }
 }
 

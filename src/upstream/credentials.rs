@@ -1,5 +1,6 @@
 //! Who Larder is at one endpoint: one identity for each repository, from wherever it is written.
 
+mod explained;
 mod helpers;
 mod watched;
 
@@ -80,7 +81,7 @@ impl Credentials {
 
     /// Who asks for something in a repository.
     pub(super) async fn identity(&self, name: &Name) -> Identity {
-        self.learn(name, None).await
+        self.learn(Some(name), None).await
     }
 
     /// Who asks after `refused` was refused; `None` if it can be nobody else.
@@ -90,12 +91,12 @@ impl Credentials {
         refusal: Refusal,
         name: &Name,
     ) -> Option<Identity> {
-        let identity = self.learn(name, Some(refusal)).await;
+        let identity = self.learn(Some(name), Some(refusal)).await;
         (identity != *refused).then_some(identity)
     }
 
-    /// Who asks, learnt afresh after a refusal.
-    async fn learn(&self, name: &Name, refusal: Option<Refusal>) -> Identity {
+    /// Who asks, learnt afresh after a refusal; without a name, for no repository in particular.
+    async fn learn(&self, name: Option<&Name>, refusal: Option<Refusal>) -> Identity {
         let when = if refusal.is_some() { When::Now } else { When::Due };
         let reason = |ttl| refusal.map_or(Reason::Needed(ttl), Reason::Refused);
         match self.source(name) {
@@ -105,8 +106,7 @@ impl Credentials {
             }
             Source::DockerConfig { file, helper_ttl } => {
                 let file = file.content(when).await;
-                let repository = format!("{}{name}", self.endpoint.prefix);
-                match file.login(&self.endpoint.host, &repository) {
+                match file.login(&self.endpoint.host, &self.endpoint.repository(name)) {
                     None => Identity::Anonymous,
                     Some(DockerLogin::Identity(identity)) => identity.clone(),
                     Some(DockerLogin::Helper(name)) => self.ask(name, reason(*helper_ttl)).await,
@@ -117,14 +117,29 @@ impl Credentials {
     }
 
     async fn ask(&self, helper: &str, reason: Reason) -> Identity {
-        let server = helper_server(&self.endpoint.host);
-        let question = Question { helper: helper.to_owned(), server };
-        self.helpers.identity(&question, reason).await
+        self.helpers.identity(&self.question(helper), reason).await
     }
 
-    fn source(&self, name: &Name) -> &Source {
-        let own = self.by_prefix.iter().find(|(prefix, _)| is_below(name, prefix));
-        own.map_or(&self.others, |(_, source)| source)
+    fn question(&self, helper: &str) -> Question {
+        let server = helper_server(&self.endpoint.host);
+        Question { helper: helper.to_owned(), server }
+    }
+
+    fn source(&self, name: Option<&Name>) -> &Source {
+        self.own_source(name).map_or(&self.others, |(_, source)| source)
+    }
+
+    /// The source for the repositories below a prefix that this one is below, and the prefix.
+    fn own_source(&self, name: Option<&Name>) -> Option<&(Name, Source)> {
+        let name = name?;
+        self.by_prefix.iter().find(|(prefix, _)| is_below(name, prefix))
+    }
+}
+
+impl Place {
+    /// What a repository is called here; without a name, what all names begin with.
+    fn repository(&self, name: Option<&Name>) -> String {
+        format!("{}{}", self.prefix, name.map_or("", Name::as_str))
     }
 }
 

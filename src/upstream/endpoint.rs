@@ -1,6 +1,8 @@
 //! One place where a registry is reached: its URLs, and an exchange with it from the first request
 //! to an answer that counts.
 
+mod examination;
+
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use http::{
@@ -45,10 +47,14 @@ const EVERY_MANIFEST: &str = "application/vnd.oci.image.index.v1+json, \
 /// One endpoint of an upstream.
 pub(super) struct Endpoint {
     place: Place,
+    /// As it is configured.
+    url: Url,
     /// Its `/v2/`.
     root: Url,
     /// Comes before the names of repositories: empty, or `prefix/`.
     prefix: String,
+    /// What `client` connects with.
+    connector: Connector,
     client: Arc<Client>,
     credentials: Credentials,
     auth: Authorizer,
@@ -183,10 +189,12 @@ impl Endpoint {
         let tls = tls::client_config(endpoint.ca.as_deref())?;
         let connector = Connector::new(guard, tls, shared.limits.connect_timeout);
         let times = Times { first_byte: FIRST_BYTE, idle: shared.limits.idle_timeout };
-        let client = Arc::new(Client::new(connector, health, times));
+        let client = Arc::new(Client::new(connector.clone(), health, times));
         let prefix = prefix_of(&endpoint.url);
         Ok(Endpoint {
             place,
+            url: endpoint.url.clone(),
+            connector,
             auth: Authorizer::new(
                 root.clone(),
                 upstream.trusted_realms.clone(),
@@ -228,7 +236,7 @@ impl Endpoint {
     /// The last answer after as many requests as authentication takes.
     async fn exchange_as(&self, identity: &Identity, ask: &Ask<'_>) -> Result<Answer, NoToken> {
         let started = Instant::now();
-        let scope = format!("repository:{}{}:pull", self.prefix, ask.name);
+        let scope = self.scope(ask.name);
         let mut authorization = self.auth.known(&scope, identity).await?;
         for _ in 1..MAX_ATTEMPTS {
             let answer = self.send(ask, authorization.as_ref()).await?;
@@ -263,6 +271,11 @@ impl Endpoint {
             ..Outgoing::get(ask.operation, self.url(ask))
         };
         redirect::follow(&self.client, outgoing, ask.redirects).await
+    }
+
+    /// What a token for a repository has to allow.
+    fn scope(&self, name: &Name) -> String {
+        format!("repository:{}{name}:pull", self.prefix)
     }
 
     fn url(&self, ask: &Ask<'_>) -> Url {

@@ -11,7 +11,8 @@
 //!   says of upstream;
 //! - `tags` and `referrers`, over `link`: lists that come in pages;
 //! - `quoted`: how headers quote;
-//! - `trust`: which hosts belong together.
+//! - `trust`: which hosts belong together;
+//! - `examination`: the same, one step at a time, for `larder doctor`; `quota`: what is left.
 
 use std::{net::SocketAddr, ops::Range, slice, sync::Arc, time::Duration};
 
@@ -40,12 +41,14 @@ mod connector;
 mod credentials;
 mod endpoint;
 mod error;
+mod examination;
 mod failover;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 mod guard;
 mod health;
 mod link;
+mod quota;
 mod quoted;
 mod redirect;
 mod referrers;
@@ -60,6 +63,7 @@ mod trust;
 pub use body::BlobBody;
 pub use credentials::Helpers;
 pub use error::{Error, SetupError};
+pub use examination::{Examined, Sample, SampleSource};
 
 /// A handle on one upstream registry; clones share connections, tokens and health.
 #[derive(Clone)]

@@ -62,7 +62,7 @@ struct Run {
 struct Outcome {
     at: Instant,
     identity: Identity,
-    has_failed: bool,
+    failure: Option<Failure>,
 }
 
 /// Why a helper is asked.
@@ -82,6 +82,11 @@ impl Helpers {
         reason: Reason,
     ) -> Identity {
         self.flight(question, reason).await.identity
+    }
+
+    /// Why a helper named nobody when it last ran; `None` if it did name somebody, or never ran.
+    pub(super) fn last_failure(&self, question: &Question) -> Option<Failure> {
+        lock(&self.runs).get(question)?.flight.peek()?.failure.clone()
     }
 
     fn flight(self: &Arc<Self>, question: &Question, reason: Reason) -> Flight<Outcome> {
@@ -106,11 +111,13 @@ impl Helpers {
         // A task of the runtime's ends with it; a flight that somebody holds need not.
         let said = tokio::spawn(ask(question.clone())).await;
         let said = said.unwrap_or_else(|error| Err(Failure::Broken(error.to_string())));
-        let has_failed = matches!(said, Err(Failure::Broken(_)));
-        let before = before.filter(|_| has_failed);
+        let before = before.filter(|_| matches!(said, Err(Failure::Broken(_))));
         self.report(question, &said, before.as_ref());
-        let identity = said.ok().or(before).unwrap_or(Identity::Anonymous);
-        Outcome { at: Instant::now(), identity, has_failed }
+        let (identity, failure) = match said {
+            Ok(identity) => (identity, None),
+            Err(failure) => (before.unwrap_or(Identity::Anonymous), Some(failure)),
+        };
+        Outcome { at: Instant::now(), identity, failure }
     }
 
     /// One warning, until it is better.
@@ -136,6 +143,12 @@ impl Helpers {
     }
 }
 
+impl Outcome {
+    fn has_failed(&self) -> bool {
+        matches!(self.failure, Some(Failure::Broken(_)))
+    }
+}
+
 impl Run {
     /// Whether its outcome, be it still to come, makes another run superfluous.
     fn is_good(&self, reason: Reason) -> bool {
@@ -144,7 +157,7 @@ impl Run {
         };
         let age = outcome.at.elapsed();
         match reason {
-            Reason::Needed(ttl) if outcome.has_failed => age < ttl.min(PATIENCE),
+            Reason::Needed(ttl) if outcome.has_failed() => age < ttl.min(PATIENCE),
             Reason::Needed(ttl) => age < ttl,
             Reason::Refused(Refusal::Unauthorized) => self.is_second && age < PATIENCE,
             Reason::Refused(Refusal::Other) => age < PATIENCE,
@@ -173,10 +186,11 @@ impl Run {
 }
 
 /// Why a helper named nobody. The text shows nothing of what it said.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum Failure {
     #[error("it has no credentials for this registry")]
     NotFound,
+    /// The helper's own fault.
     #[error("{0}")]
     Broken(String),
 }
@@ -257,7 +271,8 @@ mod tests {
     /// A run that ended `age` seconds ago.
     async fn ended(age: u64, has_failed: bool) -> Flight<Outcome> {
         let at = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
-        let outcome = Outcome { at, identity: Identity::Anonymous, has_failed };
+        let failure = has_failed.then(|| Failure::Broken("a fault".to_owned()));
+        let outcome = Outcome { at, identity: Identity::Anonymous, failure };
         let flight = launch(async move { outcome }.boxed());
         flight.clone().await;
         flight
@@ -290,7 +305,7 @@ mod tests {
         }
         let (flight, before) = (ended(10, true).await, Some(ended(100, false).await));
         let outcome = Run { flight, is_second: false, before }.soonest(needed).await;
-        assert!(outcome.has_failed, "its own outcome is there");
+        assert!(outcome.has_failed(), "its own outcome is there");
     }
 
     #[tokio::test]

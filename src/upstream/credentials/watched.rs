@@ -64,6 +64,11 @@ impl<T: Send + Sync + 'static> Watched<T> {
         Ok(Watched { path: path.to_owned(), read, state: Mutex::new(state) })
     }
 
+    /// Where the file is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What the file holds. Whoever comes while it is being read gets what it held before.
     pub(super) async fn content(&self, when: When) -> Arc<T> {
         if let Some(stamp) = self.begin_look(when) {
