@@ -2,6 +2,7 @@
 //! Generic over the handler, and knows nothing of registries.
 
 mod connection;
+mod dial;
 mod head;
 mod listener;
 mod opening;
@@ -21,8 +22,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use dial::{Dialled, dial};
 pub use listener::{BindError, Listener};
-pub use tls::{Tls, TlsError};
+pub use tls::{Tls, TlsError, own_certificate};
 
 use crate::access::Peer;
 use connection::Terms;

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::config;
+use crate::{certificate::Certificate, config};
 
 /// Longest a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,6 +75,11 @@ impl Tls {
     }
 }
 
+/// What the certificate in `config` says of itself; `None` if that cannot be told.
+pub fn own_certificate(config: &config::Tls) -> Option<Certificate> {
+    Certificate::read(certificates(&config.cert).ok()?.first()?)
+}
+
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").finish_non_exhaustive()
@@ -91,7 +96,8 @@ impl TlsError {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The certificates that a file holds, the server's own first; there is one at least.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let read: Option<Vec<_>> = read.ok().filter(|certificates: &Vec<_>| !certificates.is_empty());
     read.ok_or_else(|| TlsError::cert(path, NO_CERTIFICATE))

@@ -36,10 +36,15 @@ pub struct Lock {
 pub const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
 impl Directory {
+    /// The names below `path`. Touches nothing.
+    pub fn at(path: &Path) -> Directory {
+        Directory(path.into())
+    }
+
     /// Creates what is missing, and locks it.
     pub fn open(path: &Path) -> Result<(Directory, Lock), OpenError> {
         let path = std::path::absolute(path).map_err(|error| cannot_use(path, &error))?;
-        let directory = Directory(path.into());
+        let directory = Directory::at(&path);
         let create = || -> io::Result<()> {
             for algorithm in ALGORITHMS {
                 fs::create_dir_all(directory.blobs(algorithm))?;

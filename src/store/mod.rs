@@ -26,6 +26,7 @@ mod blob;
 mod buffers;
 mod directory;
 mod downloads;
+mod examination;
 mod files;
 mod hashing;
 mod index;
@@ -54,6 +55,7 @@ use bytes::Bytes;
 
 pub use self::blob::{BlobReader, BlobWriter, VerifiedBlob, WrongDigest};
 pub use self::buffers::PIECE;
+pub use self::examination::{Disk, DiskKind, existing_part, try_writing};
 pub use self::sweep::Sweep;
 use self::{
     buffers::Buffers,
