@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -76,15 +77,15 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
 }
 
 fn host(name: &GeneralName<'_>) -> Option<String> {
-    match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
-        GeneralName::IPAddress(bytes) => {
-            let v4 = <[u8; 4]>::try_from(*bytes).map(std::net::IpAddr::from);
-            let v6 = || <[u8; 16]>::try_from(*bytes).map(std::net::IpAddr::from);
-            v4.or_else(|_| v6()).ok().map(|address| address.to_string())
-        }
-        _ => None,
+    if let GeneralName::DNSName(name) = name {
+        return Some((*name).to_owned());
     }
+    let GeneralName::IPAddress(bytes) = name else {
+        return None;
+    };
+    let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(*bytes).map(IpAddr::from);
+    v4.or_else(|_| v6()).ok().map(|address| address.to_string())
 }
 
 /// The common name, or all of a name that has none.

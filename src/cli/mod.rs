@@ -2,6 +2,7 @@
 
 mod check;
 mod configure;
+mod doctor;
 mod logging;
 mod serve;
 
@@ -11,11 +12,15 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Parser;
 
 use crate::config::Sources;
+
+/// How long tasks that are dropped at the end of a process may take for it.
+const LAST_WORK: Duration = Duration::from_millis(200);
 
 /// Exit code for usage, configuration and everything else that stands in the way of a start.
 const USAGE: u8 = 2;
@@ -28,6 +33,8 @@ enum Command {
     Serve(serve::Arguments),
     /// Check the configuration and say what is wrong with it
     Check(check::Arguments),
+    /// Try everything that a pull needs and say what is wrong, with the daemon running or not
+    Doctor(doctor::Arguments),
     /// Print or write what a client has to be told
     Configure(configure::Arguments),
 }
@@ -45,6 +52,7 @@ pub fn main() -> ExitCode {
     match Command::parse() {
         Command::Serve(arguments) => serve::serve(arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Configure(arguments) => configure::configure(arguments),
     }
 }

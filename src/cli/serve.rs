@@ -1,15 +1,12 @@
 //! `larder serve`
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
-use super::{Common, logging, refuse};
+use super::{Common, LAST_WORK, logging, refuse};
 use crate::{Ended, config::Config};
 
 /// The most threads that read and write files at once. More would only queue at the disk.
 const BLOCKING_THREADS: usize = 64;
-
-/// How long tasks that are dropped at the end may take for it.
-const LAST_WORK: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
