@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How a check ended, the best first.
+/// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// As it should be.

@@ -24,6 +24,7 @@ mod content_kinds;
 mod crash;
 mod credentials;
 mod deploy;
+mod doctor;
 mod download;
 mod expiry;
 mod failures;

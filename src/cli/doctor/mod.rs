@@ -20,9 +20,10 @@ use super::{Common, LAST_WORK, refuse};
 use crate::{
     clock::Clock,
     config::{Config, Listen},
+    finding::{Findings, Verdict},
     metrics::Metrics,
 };
-use report::Report;
+use report::{Report, Row, Section};
 use upstreams::Examinee;
 
 #[derive(clap::Args)]
@@ -90,8 +91,18 @@ async fn examine(config: Config, examinees: Vec<Examinee>) -> Report {
     let (upstreams, listeners) =
         tokio::join!(upstreams::examine(&examinees, &clock), listeners::examine(&config, &clock));
     let mut report = Report::default();
+    report.add(warnings(&config));
     report.add(upstreams);
     report.add(disk.await.unwrap_or_default());
     report.add(listeners);
     report
+}
+
+/// What `larder check` warns of.
+fn warnings(config: &Config) -> Vec<Row> {
+    let mut findings = Findings::default();
+    for warning in &config.warnings {
+        findings.note("check", Verdict::doubtful(warning));
+    }
+    Row::all(Section::Configuration, "configuration", findings.into_vec())
 }

@@ -9,6 +9,7 @@ use crate::finding::{Finding, Outcome};
 /// What a subject belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
+    Configuration,
     Upstream,
     Disk,
     Listener,
@@ -31,6 +32,7 @@ pub(super) struct Report(Vec<Vec<Row>>);
 impl Section {
     fn label(self) -> &'static str {
         match self {
+            Section::Configuration => "configuration",
             Section::Upstream => "upstream",
             Section::Disk => "disk",
             Section::Listener => "listener",

@@ -4,6 +4,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::SystemTime,
 };
 
 use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -14,19 +15,29 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
 /// Signs the certificates of servers under test; clients that are given its PEM trust them.
-pub struct TestCa(CertifiedIssuer<'static, KeyPair>);
+pub struct TestCa {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    /// When what it signs ends, unless that is far away.
+    ends: Option<SystemTime>,
+}
 
 impl TestCa {
     /// A new authority.
     pub fn new() -> TestCa {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        TestCa(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        TestCa { issuer, ends: None }
+    }
+
+    /// A new authority that signs nothing for longer than to this time.
+    pub fn ending(ends: SystemTime) -> TestCa {
+        TestCa { ends: Some(ends), ..TestCa::new() }
     }
 
     /// The authority's certificate, for a `ca` file.
     pub fn pem(&self) -> String {
-        self.0.pem()
+        self.issuer.pem()
     }
 
     /// A certificate for this address and its key, in PEM.
@@ -62,7 +73,7 @@ impl TestCa {
         protocols: &[&str],
     ) -> io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
-        roots.add(self.0.der().clone()).unwrap();
+        roots.add(self.issuer.der().clone()).unwrap();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -77,7 +88,10 @@ impl TestCa {
     fn issue(&self, address: IpAddr) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let names = vec![address.to_string()];
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
-        (certificate, key)
+        let mut params = CertificateParams::new(names).unwrap();
+        if let Some(ends) = self.ends {
+            params.not_after = ends.into();
+        }
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 }
