@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn what_is_not_kept_or_does_not_fit_is_told() {
-        let cache = Config::load(&Sources::default()).unwrap().cache;
+        let flags = [("data_dir", "data".to_owned())].into();
+        let cache = Config::load(&Sources { flags, ..Sources::default() }).unwrap().cache;
         let (gib, kind) = (1 << 30, DiskKind::Local(Some("ext4")));
         let disk = |free, free_files| Disk { kind, total: 100 * gib, free, free_files };
         let space = |free| space_verdict(&disk(free, None), &cache);

@@ -134,9 +134,15 @@ mod tests {
     use super::*;
     use crate::config::Sources;
 
+    /// Without a file.
+    fn config() -> Config {
+        let flags = [("data_dir", "data".to_owned())].into();
+        Config::load(&Sources { flags, ..Sources::default() }).unwrap()
+    }
+
     #[test]
     fn every_well_known_image_is_of_a_built_in_registry() {
-        let config = Config::load(&Sources::default()).unwrap();
+        let config = config();
         for (registry, ..) in WELL_KNOWN {
             assert!(well_known(find(&config, registry).unwrap()).is_some(), "{registry}");
         }
@@ -144,7 +150,7 @@ mod tests {
 
     #[test]
     fn images_are_read_with_their_registry() {
-        let config = Config::load(&Sources::default()).unwrap();
+        let config = config();
         let digest = format!("sha256:{}", "a".repeat(64));
         for (image, want) in [
             ("ghcr.io/a/b:1", Some(("ghcr.io", "a/b", "1"))),
