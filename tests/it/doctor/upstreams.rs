@@ -182,21 +182,27 @@ async fn clocks_that_differ_are_told() {
     }
 }
 
-/// A registry that takes a connection or a request, and never answers, is not waited for.
+/// No step is waited for longer than a pull would, nor all together for more than 20 seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_has_an_end() {
     let hole = docker_hub(Auth::Open).await;
     hole.set_mode(Mode::BlackHole).await;
     let silent = FakeRegistry::start().await;
     silent.on("GET", "/v2/", Fault::silent());
+    let slow = FakeRegistry::builder().auth(Auth::AnonymousToken).start().await;
+    for (method, path) in [("GET", "/v2/"), ("HEAD", "/v2/*"), ("GET", "/token")] {
+        slow.on(method, path, Fault::delay(Duration::from_secs(8)));
+    }
     let mirror = mirror_of(&hole)
         .upstream(Upstream::named("silent.test", &silent))
+        .upstream(Upstream::named("ghcr.io", &slow))
         .set("download.connect_timeout", "2s");
     let report = Report::of(mirror, &[]);
     assert_eq!(report.code, Some(1));
     for (registry, check, part) in [
         ("docker.io", "tls: fail: ", "no connection within 2s"),
         ("silent.test", "/v2/: fail: ", "no answer within 10s"),
+        ("ghcr.io", "token: fail: ", "still waiting, 20 s after the first step"),
     ] {
         let last = report.last(registry);
         assert!(last.starts_with(check) && last.contains(part), "{last}");
