@@ -55,10 +55,7 @@ async fn visit_registry(config: &Config, listen: &Listen) -> Visit {
         StatusCode::FORBIDDEN => {
             Verdict::doubtful("refuses this machine, which is not in access.allow")
         }
-        status => Verdict::bad(format!(
-            "{} to GET /v2/, as Larder never answers; what listens here?",
-            status.as_u16()
-        )),
+        status => not_larder(status, "/v2/"),
     })
     .await
 }
@@ -70,12 +67,14 @@ async fn visit_admin(listen: &Listen) -> Visit {
             let reason = String::from_utf8_lossy(&answer.body);
             Verdict::bad(format!("not ready: {}", reason.trim()))
         }
-        status => Verdict::bad(format!(
-            "{} to GET /readyz, as Larder never answers; what listens here?",
-            status.as_u16()
-        )),
+        status => not_larder(status, "/readyz"),
     })
     .await
+}
+
+fn not_larder(status: StatusCode, path: &str) -> Verdict {
+    let status = status.as_u16();
+    Verdict::bad(format!("{status} to GET {path}, as Larder never answers; what listens here?"))
 }
 
 async fn visit(
