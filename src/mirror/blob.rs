@@ -133,7 +133,7 @@ impl Mirror {
         deadline: Instant,
     ) -> Result<Option<Arc<Download>>, Error> {
         let Some(running) = self.running_download(digest) else {
-            return self.start_download(repository, digest, deadline);
+            return self.start_download(repository, digest);
         };
         if running.repository != *repository {
             self.ensure_proved(repository, digest, deadline).await?;
@@ -151,14 +151,13 @@ impl Mirror {
         self: &Arc<Self>,
         repository: &Repository,
         digest: &Digest,
-        deadline: Instant,
     ) -> Result<Option<Arc<Download>>, Error> {
         let Some(mut listed) = self.list_download(repository, digest)? else {
             return Ok(None);
         };
         self.count(repository, "blob", "miss");
         let download = listed.download.clone();
-        self.tasks.spawn(async move { listed.run(deadline).await });
+        self.tasks.spawn(async move { listed.run().await });
         Ok(Some(download))
     }
 
@@ -258,15 +257,15 @@ pub(super) struct Listed {
 }
 
 impl Listed {
-    /// Runs the download to its end; `deadline` is for upstream's headers only. One that ended in
-    /// wrong bytes begins anew at the next endpoint. Who has read of them is cut, for they cannot be
-    /// taken back, and finds the new one when it asks again.
-    pub(super) async fn run(&mut self, mut deadline: Instant) {
-        while let Some(place) = self.download.run(&self.means, deadline).await {
+    /// Runs the download to its end. One that ended in wrong bytes begins anew at another endpoint.
+    /// Who has read of them is cut, for they cannot be taken back, and finds the new one when it asks
+    /// again. The time for upstream's headers is the download's own: whoever joins it late shall not
+    /// have to do with what the first client had left.
+    pub(super) async fn run(&mut self) {
+        while let Some(place) = self.download.run(&self.means, self.mirror.deadline()).await {
             let anew = Arc::new(self.download.anew(place));
             self.mirror.downloads().insert(anew.digest.clone(), anew.clone());
             std::mem::replace(&mut self.download, anew).break_off();
-            deadline = self.mirror.deadline();
         }
     }
 }

@@ -25,8 +25,8 @@ pub(super) struct Download {
     /// The repository whose pull started it, and whose proof upstream's answer is.
     pub(super) repository: Repository,
     pub(super) digest: Digest,
-    /// The first endpoint that is asked: those before it have sent wrong bytes.
-    first: Place,
+    /// Where it began anew after wrong bytes: those before it are not asked first again.
+    first: Option<Place>,
     opened: OnceLock<Opened>,
     /// The body that the store could not take, for the first client that comes for it.
     untaken: Mutex<Option<BlobBody>>,
@@ -99,8 +99,6 @@ pub(super) enum Failure {
 struct Begun<'a> {
     writer: BlobWriter,
     supply: Supply<'a>,
-    /// The endpoint to begin anew at, should the bytes be wrong.
-    other: Option<Place>,
 }
 
 impl Download {
@@ -108,7 +106,7 @@ impl Download {
         Download {
             repository,
             digest,
-            first: Place::default(),
+            first: None,
             opened: OnceLock::new(),
             untaken: Mutex::default(),
             progress: watch::Sender::new(Progress::Opening),
@@ -118,7 +116,10 @@ impl Download {
 
     /// The same download, begun anew at this endpoint.
     pub(super) fn anew(&self, first: Place) -> Download {
-        Download { first, ..Download::new(self.repository.clone(), self.digest.clone()) }
+        Download {
+            first: Some(first),
+            ..Download::new(self.repository.clone(), self.digest.clone())
+        }
     }
 
     /// A receiver that sees every later step.
@@ -169,13 +170,13 @@ impl Download {
             Some(left) => self.go_on(means, left, deadline).await,
             None => self.begin(means, deadline).await,
         };
-        let Begun { writer, supply, other } = begun?;
+        let Begun { writer, mut supply } = begun?;
         let _ = self.opened.set(Opened { size: writer.size(), reader: writer.reader() });
         self.advance(Progress::Filling(writer.written()));
-        let failure = self.fill(means, supply, writer).await.err()?;
+        let failure = self.fill(means, &mut supply, writer).await.err()?;
         failure.report(&means.metrics, &self.repository, &self.digest);
         let other = match failure {
-            Failure::Digest(_) => other,
+            Failure::Digest(_) => self.other_begin(&means.upstream, supply.sender()),
             Failure::Upstream(_) | Failure::Disk(_) => None,
         };
         if other.is_none() {
@@ -187,7 +188,8 @@ impl Download {
     /// Asks upstream. `None`: the clients know already that there is nothing to read.
     async fn begin<'a>(&'a self, means: &'a Means, deadline: Instant) -> Option<Begun<'a>> {
         let name = self.repository.name();
-        let body = means.upstream.get_blob_from(self.first, name, &self.digest, deadline).await;
+        let first = self.first.unwrap_or_default();
+        let body = means.upstream.get_blob_from(first, name, &self.digest, deadline).await;
         let body = body.map_err(|error| self.advance(Progress::Refused(error))).ok()?;
         means.store.prove_blob(&self.repository, &self.digest);
         let writer = match means.store.create_blob(&self.digest, body.size()).await {
@@ -198,9 +200,8 @@ impl Download {
             }
         };
         writer.leave_to_next(&self.repository).await;
-        let other = means.upstream.place_after(body.place());
         let supply = Supply::of(body, means, &self.repository, &self.digest);
-        Some(Begun { writer, supply, other })
+        Some(Begun { writer, supply })
     }
 
     /// Takes what an earlier download left, which needs no answer of upstream where upstream has
@@ -220,8 +221,16 @@ impl Download {
         let rest = Rest { start: left.written(), size: left.size() };
         tracing::info!(digest = %self.digest, from = rest.start, "going on with a partial download");
         let supply = Supply::rest(rest, means, &self.repository, &self.digest);
-        // It may be the part that was left which is wrong, whoever sent the rest.
-        Some(Begun { writer: left, supply, other: Some(Place::default()) })
+        Some(Begun { writer: left, supply })
+    }
+
+    /// Where to begin anew after wrong bytes: behind the endpoint that sent them all. Where several did,
+    /// or an earlier download, it may be anyone's fault: then all are asked once more, in order.
+    fn other_begin(&self, upstream: &Upstream, sender: Option<Place>) -> Option<Place> {
+        match sender.max(self.first) {
+            Some(tried) => upstream.place_after(tried),
+            None => Some(Place::default()),
+        }
     }
 
     /// Cuts everyone who reads it.
@@ -245,7 +254,7 @@ impl Download {
     async fn fill(
         &self,
         means: &Means,
-        mut supply: Supply<'_>,
+        supply: &mut Supply<'_>,
         mut writer: BlobWriter,
     ) -> Result<(), Failure> {
         while let Some(batch) = supply.next().await.map_err(|error| given_up(error, &writer))? {

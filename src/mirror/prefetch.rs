@@ -168,9 +168,9 @@ impl Mirror {
         let Ok(Some(mut listed)) = self.list_download(&image.repository, &layer) else {
             return self.prefetch.unasked.invalidate(&layer);
         };
-        let (mirror, deadline) = (self.clone(), self.deadline());
+        let mirror = self.clone();
         self.tasks.spawn(async move {
-            listed.run(deadline).await;
+            listed.run().await;
             if !mirror.store.has(&layer) {
                 let Image { repository, manifest, .. } = &*image;
                 tracing::debug!(%repository, %manifest, %layer, "prefetch fails, and stops here");

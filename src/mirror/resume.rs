@@ -35,6 +35,8 @@ pub(super) struct Supply<'a> {
     digest: &'a Digest,
     body: Option<BlobBody>,
     rest: Rest,
+    /// Who sent all that is here; `None` if that were several, or nobody knows.
+    sender: Option<Place>,
     tries: Tries,
     breaks: u32,
 }
@@ -48,9 +50,10 @@ impl<'a> Supply<'a> {
         digest: &'a Digest,
     ) -> Supply<'a> {
         let rest = Rest { start: 0, size: body.size() };
-        let tries = Tries::new(means.upstream.places(), body.place(), means.retries);
-        let body = Some(body);
-        Supply { tries, body, ..Supply::rest(rest, means, repository, digest) }
+        let sender = body.place();
+        let tries = Tries::new(means.upstream.places(), sender, means.retries);
+        let (body, sender) = (Some(body), Some(sender));
+        Supply { tries, body, sender, ..Supply::rest(rest, means, repository, digest) }
     }
 
     /// What an earlier download lacked, to be asked for.
@@ -61,7 +64,12 @@ impl<'a> Supply<'a> {
         digest: &'a Digest,
     ) -> Supply<'a> {
         let tries = Tries::new(means.upstream.places(), Place::default(), means.retries);
-        Supply { means, repository, digest, body: None, rest, tries, breaks: 0 }
+        Supply { means, repository, digest, body: None, rest, sender: None, tries, breaks: 0 }
+    }
+
+    /// The endpoint that sent all bytes so far; `None` if that were several, or nobody knows.
+    pub(super) fn sender(&self) -> Option<Place> {
+        self.sender
     }
 
     /// Waits for the next bytes and takes what else is there already; `None` at the blob's end.
@@ -96,6 +104,10 @@ impl<'a> Supply<'a> {
         let registry = self.repository.registry().as_str();
         self.means.metrics.download_resumes.with_label_values(&[registry]).inc();
         self.body = Some(body);
+        self.sender = match self.rest.start {
+            0 => Some(place),
+            _ => self.sender.filter(|sender| *sender == place),
+        };
         Ok(())
     }
 

@@ -91,7 +91,7 @@ struct Inner {
 }
 
 /// One of an upstream's endpoints, as its place in the order of preference.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(usize);
 
 /// The part of a blob that is still wanted.

@@ -345,6 +345,42 @@ async fn wrong_bytes_are_fetched_anew_from_the_next_endpoint() {
     assert_eq!(setting.mirror.metric(failed).await, 1.0);
 }
 
+/// Wrong bytes that came from two endpoints may be either's: both are asked for the whole, in order, and
+/// no more than once.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_of_two_endpoints_are_fetched_anew_from_the_first() {
+    for is_well in [true, false] {
+        let second = FakeRegistry::start().await;
+        put_blob(&second);
+        let first = FakeRegistry::start().await;
+        let endpoints = vec![first.url(), second.url()];
+        let upstream = Upstream::docker_io(&first).set("endpoints", endpoints);
+        let setting = Setting::with(first, upstream).await;
+        // Its whole is right, if it does not break off.
+        if is_well {
+            setting.next_answers([Fault::cut_after(HALF)]);
+        } else {
+            setting.registry.on("GET", &setting.path, Fault::cut_after(HALF));
+        }
+        setting.registry.on_range(&setting.path, Fault::status(404));
+        second.on("GET", &setting.path, Fault::flip_byte(10));
+
+        let body = setting.mirror.get(&setting.path).await.body().await;
+        assert!(matches!(body, Body::Cut(_)));
+        let failed = r#"larder_download_failures_total{reason="digest"}"#;
+        if is_well {
+            setting.is_served().await;
+            assert_eq!(setting.asked(), [None, from(HALF), None]);
+            assert_eq!(asked(&second, &setting.path), [from(HALF)]);
+        } else {
+            until(failed, async || setting.mirror.metric(failed).await == 3.0).await;
+            assert_eq!(setting.asked(), [None, from(HALF), None, from(HALF)]);
+            assert_eq!(asked(&second, &setting.path), [from(HALF), from(HALF), None]);
+            assert!(!setting.mirror.has_blob(&setting.digest));
+        }
+    }
+}
+
 /// Each endpoint has one try; then the download has failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_everywhere_are_given_up() {
