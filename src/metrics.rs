@@ -11,6 +11,9 @@ use prometheus::{
 /// Upper bounds of the histograms, in seconds: from a hit to a large layer on a slow line.
 const SECONDS: [f64; 10] = [0.000_5, 0.002, 0.01, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0, 300.0];
 
+/// The label of what is counted by registry.
+const REGISTRY: &[&str] = &["registry"];
+
 /// The metric families of Larder. Fields are named like the families, without `larder_`.
 #[derive(Debug)]
 pub struct Metrics {
@@ -34,6 +37,11 @@ pub struct Metrics {
     pub upstream_bytes: IntCounterVec,
     /// Whether the last request to upstream was answered, by `registry`.
     pub upstream_up: IntGaugeVec,
+    /// Whether an endpoint is asked (1) or left alone after failures in a row (0), by `registry` and
+    /// `endpoint` (host and path).
+    pub upstream_endpoint_up: IntGaugeVec,
+    /// Rounds in which endpoints were asked again that had failed a moment before, by `registry`.
+    pub upstream_retries: IntCounterVec,
     /// Requests refused for a namespace outside the configured set.
     pub refused_namespaces: IntCounter,
     /// Downloads running now.
@@ -102,12 +110,18 @@ impl Metrics {
                 "Seconds to upstream's headers.",
                 &["registry", "operation"],
             ),
-            upstream_bytes: make.counters(
-                "upstream_bytes_total",
-                "Body bytes received.",
-                &["registry"],
+            upstream_bytes: make.counters("upstream_bytes_total", "Body bytes received.", REGISTRY),
+            upstream_up: make.gauges("upstream_up", "Whether upstream answers.", REGISTRY),
+            upstream_endpoint_up: make.gauges(
+                "upstream_endpoint_up",
+                "Whether an endpoint is asked.",
+                &["registry", "endpoint"],
             ),
-            upstream_up: make.gauges("upstream_up", "Whether upstream answers.", &["registry"]),
+            upstream_retries: make.counters(
+                "upstream_retries_total",
+                "Rounds in which endpoints were asked again.",
+                REGISTRY,
+            ),
             refused_namespaces: make.counter(
                 "refused_namespaces_total",
                 "Requests for a registry that is not configured.",
@@ -118,7 +132,7 @@ impl Metrics {
             download_resumes: make.counters(
                 "download_resumes_total",
                 "Requests by which broken downloads went on.",
-                &["registry"],
+                REGISTRY,
             ),
             download_failures: make.counters(
                 "download_failures_total",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     config,
     refused::{Refused, RefusedName},
-    upstream::{Upstream, UpstreamState},
+    upstream::{BreakerState, EndpointState, Upstream},
 };
 
 /// What is shown of the upstreams.
@@ -27,15 +27,16 @@ impl Upstreams {
     pub(super) fn document(&self) -> Value {
         let upstreams = self.mirrored.iter();
         let upstreams: Vec<Value> =
-            upstreams.map(|(config, upstream)| shown(config, &upstream.state())).collect();
+            upstreams.map(|(config, upstream)| shown(config, upstream)).collect();
         let refused: Vec<Value> = self.refused.newest().iter().map(refused).collect();
         json!({ "upstreams": upstreams, "refused_namespaces": refused })
     }
 }
 
-fn shown(config: &config::Upstream, state: &UpstreamState) -> Value {
-    let endpoints: Vec<Value> =
-        config.endpoints.iter().map(|endpoint| json!({ "url": endpoint.url.as_str() })).collect();
+fn shown(config: &config::Upstream, upstream: &Upstream) -> Value {
+    let state = upstream.state();
+    let endpoints = config.endpoints.iter().zip(upstream.endpoints());
+    let endpoints: Vec<Value> = endpoints.map(|(config, state)| endpoint(config, &state)).collect();
     json!({
         "registry": config.registry.as_str(),
         "aliases": config.aliases,
@@ -45,6 +46,21 @@ fn shown(config: &config::Upstream, state: &UpstreamState) -> Value {
         "tag_ttl_seconds": config.tag_ttl.as_secs(),
         "answered_seconds_ago": state.since_answer.map(|time| time.as_secs()),
         "paused_seconds": state.pause_left.map(whole_seconds),
+    })
+}
+
+fn endpoint(config: &config::Endpoint, state: &EndpointState) -> Value {
+    let (breaker, left) = match state.breaker {
+        BreakerState::Closed => ("closed", None),
+        BreakerState::Open(left) => ("open", Some(left)),
+        BreakerState::HalfOpen => ("half_open", None),
+    };
+    json!({
+        "url": config.url.as_str(),
+        "breaker": breaker,
+        "failures": state.failures,
+        "open_seconds": left.map(whole_seconds),
+        "last_error": state.last_error,
     })
 }
 

@@ -313,9 +313,11 @@ impl Failure {
 /// Upstream gives no more for now: the next download goes on. What upstream contradicts, or no longer
 /// has, nobody goes on with.
 fn given_up(error: upstream::Error, writer: &BlobWriter) -> Failure {
-    use upstream::Error::{Denied, HeadRefused, Invalid, Limited, NotFound, Timeout, Unreachable};
+    use upstream::Error::{
+        Denied, HeadRefused, Invalid, Limited, NotFound, Timeout, Unavailable, Unreachable,
+    };
     match error {
-        Unreachable(_) | Timeout(_) | Limited { .. } => {}
+        Unreachable(_) | Unavailable { .. } | Timeout(_) | Limited { .. } => {}
         NotFound(_) | Denied(_) | HeadRefused(_) | Invalid(_) => writer.discard(),
     }
     Failure::Upstream(error)

@@ -66,6 +66,7 @@ impl From<upstream::Error> for Error {
             Upstream::NotFound(message) => Error::NotFound(message),
             Upstream::Denied(message) => Error::Denied(message),
             Upstream::Unreachable(message)
+            | Upstream::Unavailable { message, .. }
             | Upstream::HeadRefused(message)
             | Upstream::Invalid(message) => Error::Unreachable(message),
             Upstream::Timeout(message) => Error::Timeout(message),

@@ -4,11 +4,7 @@
 //! the last byte that is here. Each request begins at the registry, so that token and redirect are
 //! fresh; there is no `If-Range`, for the digest is the name and each endpoint has its own ETags.
 
-use std::{
-    collections::VecDeque,
-    hash::{BuildHasher as _, RandomState},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -157,8 +153,12 @@ impl Trouble {
 
     /// How long it asked to be left alone.
     fn retry_after(&self) -> Duration {
+        use upstream::Error::{Limited, Unavailable};
         match self {
-            Trouble::Refused(upstream::Error::Limited { retry_after: Some(time), .. }) => *time,
+            Trouble::Refused(
+                Limited { retry_after: Some(time), .. }
+                | Unavailable { retry_after: Some(time), .. },
+            ) => *time,
             Trouble::Refused(_) | Trouble::Broken(_) => Duration::ZERO,
         }
     }
@@ -235,9 +235,7 @@ fn pause_after(tries: u32) -> Duration {
 
 /// From one to one and a half, so that downloads which broke together do not come back together.
 fn jitter() -> f64 {
-    let random = RandomState::new().hash_one(0) % 1000;
-    // Less than a thousand, so nothing is lost.
-    1.0 + random as f64 / 2000.0
+    1.0 + fastrand::f64() / 2.0
 }
 
 fn stopped() -> upstream::Error {

@@ -129,7 +129,8 @@ impl Answer {
             400..=499 if is_head && is_elsewhere => Error::HeadRefused(message),
             400 | 405 | 501 if is_head => Error::HeadRefused(message),
             401 | 403 => Error::Denied(message),
-            408 | 500.. => Error::Unreachable(message),
+            500 | 502..=504 => Error::Unavailable { message, retry_after },
+            408 | 505.. => Error::Unreachable(message),
             _ => Error::Invalid(message),
         }
     }

@@ -147,7 +147,7 @@ impl BlobBody {
     }
 
     fn broke_off(&self, why: &str) -> Error {
-        Error::Unreachable(format!("{}: the body broke off: {why}", self.request))
+        Error::momentary(format!("{}: the body broke off: {why}", self.request))
     }
 
     fn too_long(&self, limit: u64) -> Error {

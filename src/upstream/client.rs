@@ -1,6 +1,6 @@
 //! One HTTP request to wherever its URL points, over the pooled connections of one endpoint.
 
-use std::{error::Error as StdError, sync::Arc, time::Duration};
+use std::{error::Error as StdError, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -100,7 +100,12 @@ impl Outgoing {
     }
 
     fn invalid(&self, what: &str) -> Error {
-        Error::Invalid(format!("{}: {what}", request_line(&self.method, &self.url)))
+        Error::Invalid(self.said(what))
+    }
+
+    /// What there is to say of this request.
+    fn said(&self, what: &str) -> String {
+        format!("{}: {what}", request_line(&self.method, &self.url))
     }
 }
 
@@ -165,7 +170,7 @@ impl Client {
             answer = self.pool.request(request) => answer.map_err(|error| failure(outgoing, &error)),
             () = silence => {
                 let what = format!("no answer within {:?}", self.times.first_byte);
-                Err(Failure::Final(unreachable(outgoing, &what)))
+                Err(Failure::Final(Error::Unreachable(outgoing.said(&what))))
             }
         }
     }
@@ -195,18 +200,30 @@ fn failure(outgoing: &Outgoing, error: &legacy::Error) -> Failure {
     if let Some(refused) = chain(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
         return Failure::Final(outgoing.invalid(&refused.to_string()));
     }
-    let outage = unreachable(outgoing, &causes(error));
+    let message = outgoing.said(&causes(error));
     match error.is_connect() {
-        true => Failure::Final(outage),
-        false => Failure::Broken(outage),
+        true if was_dropped(error) => Failure::Final(Error::momentary(message)),
+        true => Failure::Final(Error::Unreachable(message)),
+        false => Failure::Broken(Error::momentary(message)),
     }
+}
+
+/// Whether the peer refused the connection, or dropped it while it was made.
+fn was_dropped(error: &legacy::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
+    let is_drop = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            ConnectionAborted | ConnectionRefused | ConnectionReset | UnexpectedEof
+        )
+    };
+    chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|error| {
+        // What broke off a handshake is wrapped once more, and is no source of what wraps it.
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<io::Error>());
+        is_drop(error) || inner.is_some_and(is_drop)
+    })
 }
 
 fn chain(error: &dyn StdError) -> impl Iterator<Item = &(dyn StdError + 'static)> {
     std::iter::successors(error.source(), |&cause| cause.source())
-}
-
-fn unreachable(outgoing: &Outgoing, what: &str) -> Error {
-    let request = request_line(&outgoing.method, &outgoing.url);
-    Error::Unreachable(format!("{request}: {what}"))
 }

@@ -10,17 +10,18 @@ use http::{
     header::{ACCEPT, RANGE},
 };
 use tokio::time::Instant;
-use url::Url;
+use url::{Position, Url};
 
 use crate::{
     config::{self, Identity},
-    oci::{Digest, Name, OCI_INDEX, Reference},
+    oci::{Digest, MAX_MANIFEST_BYTES, Name, OCI_INDEX, Reference},
 };
 
 use super::{
-    Error, Place, SetupError, Shared,
+    Error, FetchedManifest, Place, SetupError, Shared,
     answer::{Answer, Source},
     auth::{Authorization, Authorizer},
+    breaker::Breaker,
     client::{Client, Outgoing, Times},
     connector::Connector,
     credentials::{Credentials, Refusal},
@@ -58,6 +59,7 @@ pub(super) struct Endpoint {
     client: Arc<Client>,
     credentials: Credentials,
     auth: Authorizer,
+    breaker: Breaker,
 }
 
 /// What is asked of a repository.
@@ -195,6 +197,11 @@ impl Endpoint {
             place,
             url: endpoint.url.clone(),
             connector,
+            breaker: Breaker::new(
+                upstream.registry.to_string(),
+                label(&endpoint.url),
+                Arc::clone(&shared.metrics),
+            ),
             auth: Authorizer::new(
                 root.clone(),
                 upstream.trusted_realms.clone(),
@@ -215,6 +222,11 @@ impl Endpoint {
     /// Host and port, for people.
     pub(super) fn authority(&self) -> &str {
         self.root.authority()
+    }
+
+    /// Whether it is to be asked.
+    pub(super) fn breaker(&self) -> &Breaker {
+        &self.breaker
     }
 
     /// An answer that counts as success: 2xx, or what `ask` takes for it. Authenticates as needed;
@@ -252,11 +264,21 @@ impl Endpoint {
         Ok(self.send(ask, authorization.as_ref()).await?)
     }
 
-    /// Whether `/v2/` answers anything, even a challenge, but a failure of its own.
-    pub(super) async fn is_alive(&self) -> bool {
+    /// The manifest that `ask` is for.
+    pub(super) async fn manifest(&self, ask: &Ask<'_>) -> Result<FetchedManifest, Error> {
+        let answer = self.exchange(ask).await?;
+        let media_type = answer.media_type();
+        let bytes = answer.whole_body()?.collect(MAX_MANIFEST_BYTES).await?;
+        Ok(FetchedManifest { bytes, media_type })
+    }
+
+    /// Good if `/v2/` answers anything, even a challenge, but a failure of its own.
+    pub(super) async fn liveness(&self) -> Result<(), Error> {
         let root = Outgoing::get(Operation::Probe, self.root.clone());
-        let answer = self.client.send(&root).await;
-        answer.is_ok_and(|answer| !answer.status.is_server_error())
+        match self.client.send(&root).await? {
+            answer if answer.status.is_server_error() => Err(answer.into_error().await),
+            _ => Ok(()),
+        }
     }
 
     async fn send(
@@ -298,6 +320,11 @@ fn refusal(outcome: &Result<Answer, NoToken>) -> Option<Refusal> {
         Err(NoToken::Denied(denial)) => Some(denial.refusal),
         Err(NoToken::Failed(_)) => None,
     }
+}
+
+/// Host and path, as the metrics call an endpoint.
+fn label(url: &Url) -> String {
+    url[Position::BeforeHost..Position::AfterPath].trim_end_matches('/').to_owned()
 }
 
 /// The path of an endpoint as the first part of its repositories' names: `https://art.corp/docker`

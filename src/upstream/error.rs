@@ -5,9 +5,17 @@ use std::time::Duration;
 /// Why upstream gave no answer that can be used. The text is for logs and clients; it holds no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// Refused, silent, cut, 5xx, or a token endpoint in such a state.
+    /// Not to be connected to, silent, 5xx but for those below, or a token endpoint in such a state.
     #[error("{0}")]
     Unreachable(String),
+    /// The same, but perhaps over in a moment: refused, cut, 500, 502, 503 or 504.
+    #[error("{message}")]
+    Unavailable {
+        /// What happened.
+        message: String,
+        /// `Retry-After`, if sent; at most a day.
+        retry_after: Option<Duration>,
+    },
     /// No answer within the deadline, or a body that stalled.
     #[error("{0}")]
     Timeout(String),
@@ -30,15 +38,28 @@ pub enum Error {
     #[error("{0}")]
     HeadRefused(String),
     /// An answer that breaks the protocol or a rule of trust, such as a manifest that is too
-    /// large or a redirect to a link-local address.
+    /// large, a redirect to a link-local address, or a GET that is not implemented (501).
     #[error("{0}")]
     Invalid(String),
 }
 
 impl Error {
-    /// Whether another endpoint may do better.
+    /// Whether the endpoint is in trouble, so that another may do better.
     pub(super) fn is_outage(&self) -> bool {
-        matches!(self, Error::Unreachable(_) | Error::Timeout(_))
+        matches!(self, Error::Unreachable(_) | Error::Unavailable { .. } | Error::Timeout(_))
+    }
+
+    /// An outage that may be over in a moment, and does not say when.
+    pub(super) fn momentary(message: String) -> Error {
+        Error::Unavailable { message, retry_after: None }
+    }
+
+    /// The same failure of a request that is not to be repeated.
+    pub(super) fn for_good(self) -> Error {
+        let Error::Unavailable { message, .. } = self else {
+            return self;
+        };
+        Error::Unreachable(message)
     }
 }
 

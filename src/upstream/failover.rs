@@ -1,14 +1,42 @@
-//! The endpoints of one upstream, in order: who is asked, and for how long.
+//! The endpoints of one upstream, in order: who is asked, how often, and for how long.
+//!
+//! In each round those are asked, one after the other, whose breaker lets the question pass, until one
+//! has an answer. Where all fail, those whose trouble may be over in a moment are asked again, after a
+//! pause. All requests are GET or HEAD, so that nothing is done twice; the deadline is one for all
+//! rounds.
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Error, Upstream,
+    Error, Place, Upstream,
     answer::Answer,
+    breaker::Leave,
     endpoint::{Ask, Endpoint},
+    health::Operation,
 };
+
+/// Rounds in all.
+const ROUNDS: u32 = 3;
+/// The most that is waited before the second round, unless an endpoint asks for more. It doubles
+/// with each round.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// How long an endpoint has to show that it is back, where another can be asked instead.
+const PROBE_TIME: Duration = Duration::from_secs(2);
+/// The silence of one that had less time than this, because others had used it up, is not held
+/// against it.
+const FAIR_TIME: Duration = Duration::from_millis(500);
+
+/// What came of asking in vain.
+struct Vain<'a> {
+    /// The answer, if no other endpoint does better.
+    error: Option<Error>,
+    /// Those whose trouble may be over in a moment.
+    again: Vec<&'a Endpoint>,
+    /// How long one of them asked to be left alone.
+    retry_after: Duration,
+}
 
 impl Upstream {
     /// The answer of the first endpoint that has one.
@@ -29,11 +57,11 @@ impl Upstream {
         self.first_answer_of(&self.inner.endpoints, ask, deadline, question).await
     }
 
-    /// Asks the endpoints in order until one gives an answer that is no outage. Each has its share
-    /// of the time that is left, so that one that swallows everything leaves some for the next.
+    /// Asks these endpoints in order until one gives an answer that is neither an outage nor a limit,
+    /// in as many rounds as `deadline` and the breakers allow.
     pub(super) async fn first_answer_of<'a, T, F>(
         &'a self,
-        mut waiting: &'a [Endpoint],
+        endpoints: &'a [Endpoint],
         ask: &Ask<'_>,
         deadline: Instant,
         question: impl Fn(&'a Endpoint) -> F,
@@ -42,24 +70,95 @@ impl Upstream {
         F: Future<Output = Result<T, Error>>,
     {
         self.respect_pause(ask)?;
-        let mut outage = Error::Unreachable(format!("{} has no endpoint", self.registry()));
-        while let [endpoint, rest @ ..] = waiting {
-            let share = share(deadline, waiting.len());
-            outage = match tokio::time::timeout(share, question(endpoint)).await {
-                Ok(Err(error)) if error.is_outage() => error,
-                Ok(outcome) => {
-                    self.note_limit(&outcome);
-                    return outcome;
-                }
-                Err(_) => {
-                    self.inner.health.note_silence(ask.operation);
-                    self.late(ask)
-                }
-            };
-            tracing::debug!(endpoint = endpoint.authority(), error = %outage, "endpoint fails");
-            waiting = rest;
+        let mut vain = Vain::new(endpoints);
+        for round in 1..=ROUNDS {
+            if let Some(outcome) = self.round(&mut vain, ask, deadline, &question).await {
+                return outcome;
+            }
+            let Some(pause) = vain.pause_after(round, deadline) else { break };
+            self.inner.health.note_retry();
+            sleep(pause).await;
         }
-        Err(outage)
+        let error = vain.error.unwrap_or_else(|| self.left_alone(endpoints));
+        self.note_limit(&error);
+        Err(error)
+    }
+
+    /// The answer of this endpoint, which is asked once and whatever its breaker says: for those who
+    /// have a backoff of their own, and clients who have read half of what only it may have.
+    pub(super) async fn ask_only(
+        &self,
+        place: Place,
+        ask: &Ask<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let endpoint = self.inner.endpoints.get(place.0).ok_or_else(|| self.left_alone(&[]))?;
+        let leave = endpoint.breaker().admit_anyway();
+        let (time, late) = (share(deadline, 1), || self.late(ask));
+        let answer = self.put(ask.operation, leave, time, endpoint.exchange(ask), late).await;
+        answer.inspect_err(|error| self.note_limit(error))
+    }
+
+    /// Asks each endpoint once. `None`: all in vain, as is told to `vain`.
+    async fn round<'a, T, F>(
+        &'a self,
+        vain: &mut Vain<'a>,
+        ask: &Ask<'_>,
+        deadline: Instant,
+        question: &impl Fn(&'a Endpoint) -> F,
+    ) -> Option<Result<T, Error>>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let endpoints = std::mem::take(&mut vain.again);
+        let mut waiting = endpoints.as_slice();
+        while let Some((endpoint, leave, time)) = next(&mut waiting, deadline) {
+            let late = || self.late(ask);
+            match self.put(ask.operation, leave, time, question(endpoint), late).await {
+                Err(error) if error.is_outage() || matches!(error, Error::Limited { .. }) => {
+                    tracing::debug!(endpoint = endpoint.authority(), %error, "endpoint fails");
+                    vain.note(endpoint, error);
+                }
+                outcome => return Some(outcome),
+            }
+        }
+        None
+    }
+
+    /// Whether an endpoint answers within `limit`.
+    pub(super) async fn is_alive(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let endpoints: Vec<&Endpoint> = self.inner.endpoints.iter().collect();
+        let mut waiting = endpoints.as_slice();
+        while let Some((endpoint, leave, time)) = next(&mut waiting, deadline) {
+            let authority = endpoint.authority();
+            let late = || Error::Timeout(format!("GET {authority}/v2/: no answer in time"));
+            if self.put(Operation::Probe, leave, time, endpoint.liveness(), late).await.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Puts one question, which fails like `late` after `time`, and tells the breaker what came of it.
+    async fn put<T>(
+        &self,
+        operation: Operation,
+        leave: Leave<'_>,
+        time: Duration,
+        question: impl Future<Output = Result<T, Error>>,
+        late: impl FnOnce() -> Error,
+    ) -> Result<T, Error> {
+        let outcome = timeout(time, question).await;
+        if outcome.is_err() {
+            self.inner.health.note_silence(operation);
+        }
+        let is_telling = outcome.is_ok() || time >= FAIR_TIME;
+        let outcome = outcome.unwrap_or_else(|_| Err(late()));
+        if is_telling {
+            leave.note(&outcome);
+        }
+        outcome
     }
 
     /// Upstream limits manifests and lists; blobs go on, so that pulls which have begun can end.
@@ -73,32 +172,83 @@ impl Upstream {
         }
     }
 
-    fn note_limit<T>(&self, outcome: &Result<T, Error>) {
-        if let Err(Error::Limited { retry_after, .. }) = outcome {
+    fn note_limit(&self, error: &Error) {
+        if let Error::Limited { retry_after, .. } = error {
             self.inner.health.pause(*retry_after);
         }
     }
 
-    /// Whether an endpoint answers within `limit`.
-    pub(super) async fn is_alive(&self, limit: Duration) -> bool {
-        let deadline = Instant::now() + limit;
-        let mut waiting = self.inner.endpoints.as_slice();
-        while let [endpoint, rest @ ..] = waiting {
-            let share = share(deadline, waiting.len());
-            if let Ok(true) = tokio::time::timeout(share, endpoint.is_alive()).await {
-                return true;
+    /// That no breaker lets a question pass.
+    fn left_alone(&self, endpoints: &[Endpoint]) -> Error {
+        let registry = self.registry();
+        let breakers = endpoints.iter().map(Endpoint::breaker);
+        let failed = breakers.clone().map(|breaker| {
+            format!("{} failed {} times in a row", breaker.endpoint(), breaker.state().failures)
+        });
+        let soonest = breakers.map(|breaker| breaker.time_left()).min();
+        let failed = failed.collect::<Vec<_>>().join(", ");
+        Error::Unreachable(match soonest {
+            None => format!("{registry} has no such endpoint"),
+            Some(Duration::ZERO) => format!("{registry}: {failed}; it is being asked again"),
+            Some(left) => {
+                format!("{registry}: {failed}; asked again in {} s", left.as_secs() + 1)
             }
-            waiting = rest;
-        }
-        false
+        })
     }
 
-    /// That `deadline` passed without an answer.
-    pub(super) fn late(&self, ask: &Ask<'_>) -> Error {
+    /// That its time passed without an answer.
+    fn late(&self, ask: &Ask<'_>) -> Error {
         let (registry, method) = (self.registry(), &ask.method);
         let what = format!("{method} {registry}/{} {}", ask.name, ask.path);
         Error::Timeout(format!("{what}: no answer in time"))
     }
+}
+
+impl<'a> Vain<'a> {
+    /// Nobody has been asked.
+    fn new(endpoints: &'a [Endpoint]) -> Vain<'a> {
+        Vain { error: None, again: endpoints.iter().collect(), retry_after: Duration::ZERO }
+    }
+
+    /// A limit says more than an outage does.
+    fn note(&mut self, endpoint: &'a Endpoint, error: Error) {
+        if let Error::Unavailable { retry_after, .. } = &error {
+            self.again.push(endpoint);
+            self.retry_after = self.retry_after.max(retry_after.unwrap_or_default());
+        }
+        if !matches!(self.error, Some(Error::Limited { .. })) {
+            self.error = Some(error);
+        }
+    }
+
+    /// How long to wait for the next round; `None` when there is none that could end well.
+    fn pause_after(&mut self, round: u32, deadline: Instant) -> Option<Duration> {
+        self.again.retain(|endpoint| endpoint.breaker().is_passable());
+        if round == ROUNDS || self.again.is_empty() {
+            return None;
+        }
+        let doubled = 1_u32.checked_shl(round - 1)?;
+        let pause = FIRST_PAUSE.saturating_mul(doubled).mul_f64(fastrand::f64());
+        let pause = pause.max(std::mem::take(&mut self.retry_after));
+        (pause < share(deadline, 1)).then_some(pause)
+    }
+}
+
+/// The first of `waiting` whose breaker lets a question pass, and how long it may take: its share
+/// of the time that is left, so that one that swallows everything leaves some for the next.
+fn next<'a>(
+    waiting: &mut &[&'a Endpoint],
+    deadline: Instant,
+) -> Option<(&'a Endpoint, Leave<'a>, Duration)> {
+    while let [endpoint, others @ ..] = *waiting {
+        *waiting = others;
+        let Some(leave) = endpoint.breaker().admit() else { continue };
+        let others = others.iter().filter(|other| other.breaker().is_passable()).count();
+        let share = share(deadline, 1 + others);
+        let is_in_doubt = leave.is_probe() && others > 0;
+        return Some((endpoint, leave, if is_in_doubt { share.min(PROBE_TIME) } else { share }));
+    }
+    None
 }
 
 /// The part of the time until `deadline` that the first of `count` may use.

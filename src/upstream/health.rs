@@ -80,6 +80,11 @@ impl Health {
         self.count(operation, "error");
     }
 
+    /// Counts a round in which endpoints are asked again.
+    pub(super) fn note_retry(&self) {
+        self.metrics.upstream_retries.with_label_values(&[&self.registry]).inc();
+    }
+
     /// Counts body bytes.
     pub(super) fn note_bytes(&self, received: usize) {
         self.metrics

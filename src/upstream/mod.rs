@@ -2,7 +2,7 @@
 //!
 //! [`Upstream`] is the only way in. Below it, from the outside in:
 //!
-//! - `failover`: which endpoint is asked;
+//! - `failover`: which endpoint is asked, over `breaker`: whether it may be;
 //! - `endpoint`: one exchange, with as many requests as authentication takes;
 //! - `credentials`: who Larder is; `auth`, over `challenge`, `token` and `basic`: what it presents;
 //! - `redirect`: from one request to the answer it leads to;
@@ -14,7 +14,7 @@
 //! - `trust`: which hosts belong together;
 //! - `examination`: the same, one step at a time, for `larder doctor`; `quota`: what is left.
 
-use std::{net::SocketAddr, ops::Range, slice, sync::Arc, time::Duration};
+use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::FutureExt as _;
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::{
     config,
     metrics::Metrics,
-    oci::{Digest, MAX_MANIFEST_BYTES, Name, Reference, Registry, Tag},
+    oci::{Digest, Name, Reference, Registry, Tag},
 };
 
 use self::{
@@ -35,6 +35,7 @@ mod answer;
 mod auth;
 mod basic;
 mod body;
+mod breaker;
 mod challenge;
 mod client;
 mod connector;
@@ -61,6 +62,7 @@ mod token;
 mod trust;
 
 pub use body::BlobBody;
+pub use breaker::{BreakerState, EndpointState};
 pub use credentials::Helpers;
 pub use error::{Error, SetupError};
 pub use examination::{Examined, Sample, SampleSource};
@@ -183,13 +185,7 @@ impl Upstream {
         deadline: Instant,
     ) -> Result<FetchedManifest, Error> {
         let ask = Ask::manifest_get(name, reference);
-        let answer = self.ask(&ask, deadline).await?;
-        let media_type = answer.media_type();
-        let body = answer.whole_body()?.collect(MAX_MANIFEST_BYTES);
-        let bytes = tokio::time::timeout_at(deadline, body)
-            .await
-            .unwrap_or_else(|_| Err(self.late(&ask)))?;
-        Ok(FetchedManifest { bytes, media_type })
+        self.first_answer(&ask, deadline, |endpoint| endpoint.manifest(&ask)).await
     }
 
     /// HEAD of a blob, redirects followed, for its size (`None` when upstream does not say).
@@ -246,8 +242,8 @@ impl Upstream {
         answer.await?.whole_body()
     }
 
-    /// GET of what is still wanted of a blob, from one endpoint only. Returns at the headers;
-    /// `deadline` bounds only them. The body begins at `rest.start` whatever upstream sends, and
+    /// GET of what is still wanted of a blob, from one endpoint only, which is asked once and whatever
+    /// its breaker says. Returns at the headers; `deadline` bounds only them. The body begins at `rest.start` whatever upstream sends, and
     /// fails unless it ends where the blob does.
     pub async fn get_blob_rest(
         &self,
@@ -258,10 +254,7 @@ impl Upstream {
         deadline: Instant,
     ) -> Result<BlobBody, Error> {
         let ask = Ask::blob_get(name, digest).starting_at(rest.start);
-        let endpoint = self.inner.endpoints.get(place.0).map_or(&[][..], slice::from_ref);
-        let answer =
-            self.first_answer_of(endpoint, &ask, deadline, |endpoint| endpoint.exchange(&ask));
-        answer.await?.rest_body(rest)
+        self.ask_only(place, &ask, deadline).await?.rest_body(rest)
     }
 
     /// The endpoint after this one.
@@ -314,6 +307,11 @@ impl Upstream {
         UpstreamState { since_answer: health.since_answer(), pause_left: health.pause_left() }
     }
 
+    /// How each of its endpoints is, in order of preference.
+    pub fn endpoints(&self) -> Vec<EndpointState> {
+        self.inner.endpoints.iter().map(|endpoint| endpoint.breaker().state()).collect()
+    }
+
     /// Whether upstream answered anything (any status below 500) within the last `time`, and has
     /// not failed since.
     pub fn answered_within(&self, time: Duration) -> bool {
@@ -326,6 +324,7 @@ impl Upstream {
     }
 
     /// Whether upstream answers now: one `GET /v2/`, shared by all who ask at once, at most `limit`.
+    /// An endpoint whose breaker is open does not, and is not asked.
     pub async fn probe(&self, limit: Duration) -> bool {
         let upstream = self.clone();
         let probe = self

@@ -95,6 +95,16 @@ pub(super) struct Denial {
     received: Instant,
 }
 
+impl NoToken {
+    /// As [`Error::for_good`].
+    fn for_good(self) -> NoToken {
+        match self {
+            NoToken::Failed(error) => NoToken::Failed(error.for_good()),
+            denied @ NoToken::Denied(_) => denied,
+        }
+    }
+}
+
 impl From<Error> for NoToken {
     fn from(error: Error) -> NoToken {
         NoToken::Failed(error)
@@ -227,10 +237,10 @@ fn start(client: Arc<Client>, grant: Grant) -> TokenFlight {
 
 async fn fetch(client: &Client, grant: &Grant) -> Result<Token, NoToken> {
     if let Identity::Token(secret) = &grant.identity {
-        let answer = client.send(&refresh(grant, secret)).await?;
+        let answer = client.send(&refresh(grant, secret)).await.map_err(Error::for_good)?;
         // Not every realm speaks OAuth2, and they say so in many ways.
         if !matches!(answer.status.as_u16(), 300..=399 | 400 | 401 | 404 | 405) {
-            return token(answer).await;
+            return token(answer).await.map_err(NoToken::for_good);
         }
     }
     token(redirect::follow(client, query(grant), Redirects::Follow).await?).await
@@ -251,7 +261,7 @@ fn query(grant: &Grant) -> Outgoing {
     outgoing
 }
 
-/// The POST of oauth.md.
+/// The POST of oauth.md. It is not repeated: the realm may have acted on one whose answer was lost.
 fn refresh(grant: &Grant, secret: &str) -> Outgoing {
     let scopes: Vec<&str> = grant.scopes.iter().map(String::as_str).collect();
     let form = form_urlencoded::Serializer::new(String::new())
@@ -294,13 +304,14 @@ async fn refusal(answer: Answer) -> NoToken {
     let is_explained = answer
         .media_type()
         .is_some_and(|media_type| media_type.to_ascii_lowercase().ends_with("json"));
-    let message = answer.message().await;
+    let error = answer.into_error().await;
     match status {
-        StatusCode::UNAUTHORIZED => denied(Refusal::Unauthorized, message),
+        StatusCode::UNAUTHORIZED => denied(Refusal::Unauthorized, error.to_string()),
         StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST if is_explained => {
-            denied(Refusal::Other, message)
+            denied(Refusal::Other, error.to_string())
         }
-        _ => NoToken::Failed(Error::Unreachable(message)),
+        _ if error.is_outage() => error.into(),
+        _ => Error::Unreachable(error.to_string()).into(),
     }
 }
 

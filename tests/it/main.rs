@@ -26,6 +26,7 @@ mod credentials;
 mod deploy;
 mod doctor;
 mod download;
+mod endpoints;
 mod expiry;
 mod failures;
 mod fakes;

@@ -355,7 +355,9 @@ async fn trouble_of_the_token_endpoint_is_an_outage_and_a_refusal_is_one() {
     let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let table = [
         (Reply::new(429), "outage"),
-        (Reply::new(500), "outage"),
+        (Reply::new(500), "momentary"),
+        (Reply::new(503).header("Retry-After", "0"), "momentary"),
+        (Reply::new(501), "outage"),
         (Reply::new(404), "outage"),
         (Reply::new(403).header("Content-Type", "text/html").body("<html>"), "outage"),
         (Reply::new(200).body("<html>"), "outage"),
@@ -365,7 +367,7 @@ async fn trouble_of_the_token_endpoint_is_an_outage_and_a_refusal_is_one() {
         (Reply::new(200).json(r#"{"token":"t1\u0000"}"#), "outage"),
         (Reply::new(200).json(&nested), "outage"),
         (Reply::new(200).json(&format!(r#"{{"token":{nested}}}"#)), "outage"),
-        (Reply::new(200).json(r#"{"token":"t1"}"#).length(100), "outage"),
+        (Reply::new(200).json(r#"{"token":"t1"}"#).length(100), "momentary"),
         (Reply::new(401), "denied"),
         (Reply::new(403).json(r#"{"message":"no"}"#), "denied"),
         (Reply::new(400).json(r#"{"message":"no"}"#), "denied"),
@@ -375,11 +377,14 @@ async fn trouble_of_the_token_endpoint_is_an_outage_and_a_refusal_is_one() {
         let fake = registry(move |_| reply.clone()).await;
         let got = match get_manifest(&anonymous(&[fake.url()])).await {
             Err(Error::Unreachable(_)) => "outage",
+            Err(Error::Unavailable { .. }) => "momentary",
             Err(Error::Denied(_)) => "denied",
             Err(Error::Invalid(_)) => "invalid",
             other => panic!("{index}: {other:?}"),
         };
         assert_eq!(got, want, "row {index}");
+        let rounds = if want == "momentary" { 3 } else { 1 };
+        assert_eq!(fake.count("GET /token"), rounds, "row {index}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`Upstream`](super::Upstream) against a small server whose every byte a test decides.
 
 mod auth;
+mod failover;
 mod fake;
 mod hostile;
 mod redirects;
@@ -95,6 +96,7 @@ async fn get_blob(upstream: &Upstream) -> Result<super::BlobBody, Error> {
 fn kind(error: &Error) -> &'static str {
     match error {
         Error::Unreachable(_) => "unreachable",
+        Error::Unavailable { .. } => "unavailable",
         Error::Timeout(_) => "timeout",
         Error::NotFound(_) => "not found",
         Error::Denied(_) => "denied",

@@ -76,10 +76,13 @@ async fn each_status_is_its_own_kind_of_failure() {
         (429, "limited", "limited"),
         (400, "invalid", "head refused"),
         (405, "invalid", "head refused"),
-        (501, "unreachable", "head refused"),
+        (501, "invalid", "head refused"),
         (408, "unreachable", "unreachable"),
-        (500, "unreachable", "unreachable"),
-        (503, "unreachable", "unreachable"),
+        (500, "unavailable", "unavailable"),
+        (502, "unavailable", "unavailable"),
+        (503, "unavailable", "unavailable"),
+        (504, "unavailable", "unavailable"),
+        (505, "unreachable", "unreachable"),
         (418, "invalid", "invalid"),
         (304, "invalid", "invalid"),
         (307, "invalid", "invalid"),
@@ -151,7 +154,7 @@ async fn a_body_ends_well_or_with_an_error_that_stays() {
 
     let short = Fake::start(|_| Reply::new(200).body("cont").length(7)).await;
     let stalled = Fake::start(|_| Reply::new(200).body("cont").length(7).then_hangs()).await;
-    for (fake, failure) in [(short, "unreachable"), (stalled, "timeout")] {
+    for (fake, failure) in [(short, "unavailable"), (stalled, "timeout")] {
         let mut body = get_blob(&anonymous(&[fake.url()])).await.unwrap();
         assert_eq!(body.size(), Some(7));
         assert_eq!(body.chunk().await.unwrap().unwrap(), "cont");
@@ -223,8 +226,8 @@ async fn a_connection_that_breaks_is_tried_once_more() {
 
     let broken = Fake::start(|_| Reply::nothing()).await;
     let upstream = anonymous(&[broken.url()]);
-    assert_eq!(kind(&get_blob(&upstream).await.unwrap_err()), "unreachable");
-    assert_eq!(broken.seen().len(), 2);
+    assert_eq!(kind(&get_blob(&upstream).await.unwrap_err()), "unavailable");
+    assert_eq!(broken.seen().len(), 3 * 2, "at once, in each of three rounds");
 }
 
 #[tokio::test]

@@ -112,6 +112,7 @@ pub(super) fn refusal_verdict(sample: &Sample, identity: &Identity, error: Error
             Verdict::bad(format!("{message}; to be asked again in {} s", time.as_secs()))
         }
         Error::Unreachable(_)
+        | Error::Unavailable { .. }
         | Error::Timeout(_)
         | Error::NotFound(_)
         | Error::Limited { .. }
