@@ -7,6 +7,8 @@ mod credentials;
 mod docker_config;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod no_proxy;
+mod proxy;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,7 @@ use std::{
     fmt, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,8 +36,10 @@ use written::{Document, Origin};
 
 pub use credentials::{CredentialSource, Credentials, Identity, read_secret};
 pub use docker_config::{DockerConfig, DockerLogin, helper_server};
+pub use no_proxy::is_loopback_name;
+pub use proxy::{Proxies, Proxy, Route};
 pub use reader::Sources;
-pub use tls::Tls;
+pub use tls::{ClientCertificate, Tls};
 
 /// Where the registry API is served unless configured.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
@@ -88,8 +93,8 @@ pub struct Config {
     pub download: Download,
     /// Every upstream, the built-in ones included. At most one is the default.
     pub upstreams: Vec<Upstream>,
-    /// Legal but odd: unknown `LARDER_*` variables, and TLS that is spoken nowhere. To be logged at
-    /// start.
+    /// Legal but odd: unknown `LARDER_*` variables, variables that name no proxy, TLS that is spoken
+    /// nowhere, and certificates that nobody verifies. To be logged at start.
     pub warnings: Vec<String>,
     /// Where each key was written, for errors that only show later.
     pub written_at: Places,
@@ -229,6 +234,12 @@ pub struct Endpoint {
     pub credentials: Credentials,
     /// PEM file with certificate authorities trusted beside the system's.
     pub ca: Option<PathBuf>,
+    /// What its host, and no other, is shown in TLS.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Whether any certificate of its host, and of no other, is believed.
+    pub insecure_skip_verify: bool,
+    /// The way there, and to wherever it leads.
+    pub proxies: Arc<Proxies>,
 }
 
 impl Config {
@@ -251,6 +262,7 @@ impl Config {
         let mut config = Config::read(&mut reader, sources);
         (config.written_at, config.warnings) = reader.finish()?;
         config.warnings.extend(config.unspoken_tls());
+        config.warnings.extend(config.upstreams.iter().flat_map(Upstream::unverified));
         Ok(config)
     }
 

@@ -303,6 +303,7 @@ fn set_up_upstreams(
         limits: &config.download,
         own_listeners,
         helpers: Arc::default(),
+        resolver: upstream::Resolver::system(),
         metrics: Arc::clone(metrics),
     };
     let set_up = |upstream| Ok(Upstream::new(upstream, &shared)?);

@@ -57,6 +57,7 @@ fn endpoint(config: &config::Endpoint, state: &EndpointState) -> Value {
     };
     json!({
         "url": config.url.as_str(),
+        "insecure_skip_verify": config.insecure_skip_verify,
         "breaker": breaker,
         "failures": state.failures,
         "open_seconds": left.map(whole_seconds),

@@ -3,10 +3,11 @@
 use std::{
     io::{self, Write as _},
     process::ExitCode,
+    sync::Arc,
 };
 
 use super::{Common, refuse};
-use crate::config::Config;
+use crate::{StartError, config::Config};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -19,7 +20,7 @@ pub(super) fn check(arguments: &Arguments) -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
-    if let Err(error) = crate::load_tls(&config) {
+    if let Err(error) = look_into_files(&config) {
         return refuse(&error);
     }
     let mut output = io::stdout().lock();
@@ -33,4 +34,10 @@ pub(super) fn check(arguments: &Arguments) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Whether the certificates and keys that are named can be used.
+fn look_into_files(config: &Config) -> Result<(), StartError> {
+    crate::load_tls(config)?;
+    crate::set_up_upstreams(config, Arc::default(), &Arc::default()).map(drop)
 }

@@ -56,6 +56,7 @@ pub(super) struct Reader<'a> {
     known_variables: BTreeSet<String>,
     places: BTreeMap<String, String>,
     errors: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// The keys below one `[section]`, from all sources.
@@ -85,7 +86,13 @@ impl<'a> Reader<'a> {
             known_variables: BTreeSet::from([FILE_VARIABLE.to_owned()]),
             places: BTreeMap::new(),
             errors: Vec::new(),
+            warnings: Vec::new(),
         }
+    }
+
+    /// A variable that is set, with its name; one that is no key of Larder's.
+    pub(super) fn variable(&self, name: &str) -> Option<(&'a str, &'a str)> {
+        self.sources.variable(name)
     }
 
     /// The keys above the first section.
@@ -163,13 +170,19 @@ impl<'a> Reader<'a> {
         });
     }
 
+    /// Notes what is legal but odd.
+    pub(super) fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
+    }
+
     /// Ends the reading: mistakes, or the places and the warnings. Call it when every key was asked for.
     pub(super) fn finish(mut self) -> Result<(Places, Vec<String>), ConfigError> {
         self.refuse_unknown_keys(self.table, "");
         if !self.errors.is_empty() {
             return Err(ConfigError::new(self.errors));
         }
-        let warnings = self.unknown_variables();
+        let mut warnings = self.unknown_variables();
+        warnings.append(&mut self.warnings);
         Ok((Places(self.places), warnings))
     }
 

@@ -2,6 +2,7 @@
 
 mod example;
 mod mistakes;
+mod proxies;
 mod upstreams;
 
 use tempfile::TempDir;
@@ -28,6 +29,8 @@ impl Setting {
             ("corp.pem", "-----BEGIN CERTIFICATE-----\n"),
             ("cert.pem", "-----BEGIN CERTIFICATE-----\n"),
             ("key.pem", "-----BEGIN PRIVATE KEY-----\n"),
+            ("client.pem", "-----BEGIN CERTIFICATE-----\n"),
+            ("client-key.pem", "-----BEGIN PRIVATE KEY-----\n"),
         ] {
             fs::write(directory.path().join(name), content).unwrap();
         }

@@ -1,12 +1,12 @@
 //! `[[upstream]]`: the registries that are built in, with what the configuration changes and adds.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use toml::{Spanned, de::DeValue};
 use url::Url;
 
 use super::{
-    Credentials, Endpoint, Upstream,
+    ClientCertificate, Credentials, Endpoint, Proxies, Upstream,
     reader::{Reader, Section},
     value,
     written::{Origin, Value, Written},
@@ -51,14 +51,30 @@ struct Draft<'a> {
     server_names: Vec<(Registry, Origin<'a>)>,
 }
 
+impl Upstream {
+    /// A warning for each endpoint whose certificate nobody verifies.
+    pub(super) fn unverified(&self) -> impl Iterator<Item = String> {
+        let is_unverified = |endpoint: &&Endpoint| {
+            endpoint.insecure_skip_verify && endpoint.url.scheme() == "https"
+        };
+        self.endpoints.iter().filter(is_unverified).map(|endpoint| {
+            format!(
+                "{}: the certificate of {} is not verified (insecure_skip_verify): whoever stands between can read its credentials and change its tags; write ca instead",
+                self.registry, endpoint.url
+            )
+        })
+    }
+}
+
 type Table<'a> = &'a Spanned<DeValue<'a>>;
 
 /// All upstreams: the built-in ones first (or only those that have an `[[upstream]]`), then the
 /// added ones.
 pub(super) fn upstreams(reader: &mut Reader<'_>, with_built_in: bool) -> Vec<Upstream> {
+    let environment = Arc::new(Proxies::of_environment(reader));
     let mut drafts: Vec<Draft<'_>> = registries(reader, with_built_in)
         .into_iter()
-        .map(|(registry, table)| draft(reader, registry, table))
+        .map(|(registry, table)| draft(reader, registry, table, &environment))
         .collect();
     choose_default(reader, &mut drafts);
     refuse_shared_names(reader, &drafts);
@@ -100,7 +116,12 @@ fn required_registry<'a>(section: &mut Section<'_, 'a>) -> Option<(Registry, Ori
     section.take_written("registry", value::registry)
 }
 
-fn draft<'a>(reader: &mut Reader<'a>, registry: Registry, table: Option<Table<'a>>) -> Draft<'a> {
+fn draft<'a>(
+    reader: &mut Reader<'a>,
+    registry: Registry,
+    table: Option<Table<'a>>,
+    environment: &Arc<Proxies>,
+) -> Draft<'a> {
     let mut section = reader.table("upstream", table, Some(variables_of(&registry)));
     let origin = section.origin();
     let tag_ttl =
@@ -109,7 +130,7 @@ fn draft<'a>(reader: &mut Reader<'a>, registry: Registry, table: Option<Table<'a
     let server_names = names(&mut section, "server_names");
     let texts = |names: &[(Registry, _)]| names.iter().map(|(name, _)| name.to_string()).collect();
     let upstream = Upstream {
-        endpoints: endpoints(&mut section, &registry),
+        endpoints: endpoints(&mut section, &registry, environment),
         aliases: texts(&aliases),
         server_names: texts(&server_names),
         default: false,
@@ -145,34 +166,78 @@ fn trusted_realms(section: &mut Section<'_, '_>) -> Vec<String> {
     hosts.iter().map(Registry::to_string).collect()
 }
 
-/// The endpoints, each with the section's credentials if it is on the host of the first, and with
-/// the section's authorities unless it has its own.
-fn endpoints(section: &mut Section<'_, '_>, registry: &Registry) -> Vec<Endpoint> {
-    let credentials = Credentials::read_with_prefixes(section, registry);
-    let ca = section.take("ca", value::readable_file);
-    let written = section.take("endpoints", value::some_of(Ok));
-    let mut endpoints: Vec<Endpoint> = match written {
-        Some(items) => items.into_iter().filter_map(|item| endpoint(section, item)).collect(),
-        None => default_endpoint(registry).into_iter().collect(),
-    };
-    let Some(home) = endpoints.first().map(|endpoint| endpoint.url.clone()) else {
-        return endpoints;
-    };
-    for endpoint in &mut endpoints {
-        if inherits_credentials(&endpoint.url, &home) && endpoint.credentials.is_empty() {
-            endpoint.credentials.clone_from(&credentials);
-        }
-        if endpoint.ca.is_none() {
-            endpoint.ca.clone_from(&ca);
-        }
-    }
-    endpoints
+/// What is stated of the way to an endpoint, in its own table or in the section.
+#[derive(Default)]
+struct Stated {
+    credentials: Credentials,
+    ca: Option<PathBuf>,
+    client_certificate: Option<ClientCertificate>,
+    insecure_skip_verify: Option<bool>,
+    proxies: Option<Arc<Proxies>>,
 }
 
-fn endpoint<'a>(section: &mut Section<'_, 'a>, item: Written<'a>) -> Option<Endpoint> {
+impl Stated {
+    fn read(section: &mut Section<'_, '_>, credentials: Credentials) -> Stated {
+        Stated {
+            credentials,
+            ca: section.take("ca", value::readable_file),
+            client_certificate: ClientCertificate::read(section),
+            insecure_skip_verify: section.take("insecure_skip_verify", value::boolean),
+            proxies: Proxies::read(section).map(Arc::new),
+        }
+    }
+
+    /// The endpoint at `url`. Who Larder is stays on the host of `home`, the first endpoint;
+    /// everything else that the section states holds for all endpoints without their own.
+    fn endpoint(
+        self,
+        url: Url,
+        section: &Stated,
+        home: &Url,
+        environment: &Arc<Proxies>,
+    ) -> Endpoint {
+        let at_home = inherits_credentials(&url, home).then_some(section);
+        let credentials = match at_home {
+            Some(section) if self.credentials.is_empty() => section.credentials.clone(),
+            Some(_) | None => self.credentials,
+        };
+        let certificate = self.client_certificate;
+        let proxies = self.proxies.or_else(|| section.proxies.clone());
+        let is_unverified = self.insecure_skip_verify.or(section.insecure_skip_verify);
+        Endpoint {
+            url,
+            credentials,
+            ca: self.ca.or_else(|| section.ca.clone()),
+            client_certificate: certificate.or_else(|| at_home?.client_certificate.clone()),
+            insecure_skip_verify: is_unverified.unwrap_or(false),
+            proxies: proxies.unwrap_or_else(|| Arc::clone(environment)),
+        }
+    }
+}
+
+fn endpoints(
+    section: &mut Section<'_, '_>,
+    registry: &Registry,
+    environment: &Arc<Proxies>,
+) -> Vec<Endpoint> {
+    let credentials = Credentials::read_with_prefixes(section, registry);
+    let stated = Stated::read(section, credentials);
+    let written = section.take("endpoints", value::some_of(Ok));
+    let endpoints: Vec<(Url, Stated)> = match written {
+        Some(items) => items.into_iter().filter_map(|item| endpoint(section, item)).collect(),
+        None => default_url(registry).into_iter().map(|url| (url, Stated::default())).collect(),
+    };
+    let Some(home) = endpoints.first().map(|(url, _)| url.clone()) else {
+        return Vec::new();
+    };
+    let whole = |(url, own): (Url, Stated)| own.endpoint(url, &stated, &home, environment);
+    endpoints.into_iter().map(whole).collect()
+}
+
+fn endpoint<'a>(section: &mut Section<'_, 'a>, item: Written<'a>) -> Option<(Url, Stated)> {
     if !matches!(item.value, Value::Toml(DeValue::Table(_))) {
         let url = section.parse("endpoints", item, value::endpoint_url)?;
-        return Some(Endpoint { url, credentials: Credentials::default(), ca: None });
+        return Some((url, Stated::default()));
     }
     let mut keys = section.below("endpoints", item)?;
     if !keys.has("url") {
@@ -180,17 +245,16 @@ fn endpoint<'a>(section: &mut Section<'_, 'a>, item: Written<'a>) -> Option<Endp
     }
     let url = keys.take("url", value::endpoint_url);
     let credentials = Credentials::read(&mut keys);
-    let ca = keys.take("ca", value::readable_file);
-    Some(Endpoint { url: url?, credentials, ca })
+    let stated = Stated::read(&mut keys, credentials);
+    Some((url?, stated))
 }
 
-fn default_endpoint(registry: &Registry) -> Option<Endpoint> {
+fn default_url(registry: &Registry) -> Option<Url> {
     let url = match registry.as_str() {
         DOCKER_HUB => DOCKER_HUB_ENDPOINT.to_owned(),
         host => format!("https://{host}"),
     };
-    let url = Url::parse(&url).ok()?;
-    Some(Endpoint { url, credentials: Credentials::default(), ca: None })
+    Url::parse(&url).ok()
 }
 
 /// On the same host, and not in the clear if `home` is reached over TLS.

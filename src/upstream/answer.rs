@@ -130,7 +130,8 @@ impl Answer {
             400 | 405 | 501 if is_head => Error::HeadRefused(message),
             401 | 403 => Error::Denied(message),
             500 | 502..=504 => Error::Unavailable { message, retry_after },
-            408 | 505.. => Error::Unreachable(message),
+            // A proxy says 407.
+            407 | 408 | 505.. => Error::Unreachable(message),
             _ => Error::Invalid(message),
         }
     }

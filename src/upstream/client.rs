@@ -5,7 +5,7 @@ use std::{error::Error as StdError, io, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response,
-    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
+    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, PROXY_AUTHORIZATION, USER_AGENT},
 };
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -30,9 +30,9 @@ use super::{
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
 
 /// Sends requests and counts what comes back.
-#[derive(Debug)]
 pub(super) struct Client {
     pool: legacy::Client<Connector, Full<Bytes>>,
+    connector: Connector,
     health: Arc<Health>,
     times: Times,
 }
@@ -122,8 +122,8 @@ impl Client {
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_CONNECTION)
-            .build(connector);
-        Client { pool, health, times }
+            .build(connector.clone());
+        Client { pool, connector, health, times }
     }
 
     /// The answer to `outgoing`, of any status. Redirects are not followed.
@@ -161,6 +161,8 @@ impl Client {
     /// The time for the first byte starts when there is a connection; making one has its own limit.
     async fn try_once(&self, outgoing: &Outgoing) -> Result<Response<Incoming>, Failure> {
         let mut request = outgoing.to_request().map_err(Failure::Final)?;
+        let to_proxy = self.connector.proxy_authorization(&outgoing.url);
+        request.headers_mut().extend(to_proxy.map(|value| (PROXY_AUTHORIZATION, value)));
         let mut connection = capture_connection(&mut request);
         let silence = async {
             connection.wait_for_connection_metadata().await;
@@ -200,12 +202,16 @@ fn failure(outgoing: &Outgoing, error: &legacy::Error) -> Failure {
     if let Some(refused) = chain(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
         return Failure::Final(outgoing.invalid(&refused.to_string()));
     }
-    let message = outgoing.said(&causes(error));
-    match error.is_connect() {
-        true if was_dropped(error) => Failure::Final(Error::momentary(message)),
-        true => Failure::Final(Error::Unreachable(message)),
-        false => Failure::Broken(Error::momentary(message)),
+    if !error.is_connect() {
+        return Failure::Broken(Error::momentary(outgoing.said(&causes(error))));
     }
+    // Outermost it says only that it is about a connection, as its cause does too.
+    let what = error.source().map_or_else(|| error.to_string(), causes);
+    let message = outgoing.said(&what);
+    Failure::Final(match was_dropped(error) {
+        true => Error::momentary(message),
+        false => Error::Unreachable(message),
+    })
 }
 
 /// Whether the peer refused the connection, or dropped it while it was made.

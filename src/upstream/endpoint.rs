@@ -25,10 +25,8 @@ use super::{
     client::{Client, Outgoing, Times},
     connector::Connector,
     credentials::{Credentials, Refusal},
-    guard::Guard,
     health::{Health, Operation},
     redirect::{self, Redirects},
-    tls,
     token::NoToken,
 };
 
@@ -186,10 +184,7 @@ impl Endpoint {
             .url
             .join("/v2/")
             .map_err(|error| SetupError(format!("endpoint {}: {error}", endpoint.url)))?;
-        let guard =
-            Guard::new(root.host_str().unwrap_or_default(), Arc::clone(&shared.own_listeners));
-        let tls = tls::client_config(endpoint.ca.as_deref())?;
-        let connector = Connector::new(guard, tls, shared.limits.connect_timeout);
+        let connector = Connector::new(&root, endpoint, shared)?;
         let times = Times { first_byte: FIRST_BYTE, idle: shared.limits.idle_timeout };
         let client = Arc::new(Client::new(connector.clone(), health, times));
         let prefix = prefix_of(&endpoint.url);

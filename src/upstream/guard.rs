@@ -9,6 +9,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+const OWN_ADDRESS: &str = "Larder's own address";
+
 /// Decides about addresses for one endpoint.
 #[derive(Debug)]
 pub(super) struct Guard {
@@ -72,6 +74,23 @@ impl Guard {
         }
     }
 
+    /// Those of a proxy's `addresses` that may be dialled: it is the operator's own choice, but Larder
+    /// would go round in a circle if it were Larder.
+    pub(super) fn admit_proxy(
+        &self,
+        mut addresses: Vec<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, Refused> {
+        let first = addresses.first().map(SocketAddr::ip);
+        addresses.retain(|address| !self.is_own_listener(address));
+        match first {
+            Some(address) if addresses.is_empty() => {
+                let endpoint_host = self.endpoint_host.clone();
+                Err(Refused { endpoint_host, address, reason: OWN_ADDRESS })
+            }
+            Some(_) | None => Ok(addresses),
+        }
+    }
+
     /// How far in a connection to `host` may lead; learned anew whenever it is the endpoint's own.
     fn reach(&self, host: &str, addresses: &[SocketAddr]) -> Class {
         let mut reach = self.reach.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +110,7 @@ impl Guard {
         if class == Class::Forbidden || class > reach {
             return Some(class.label());
         }
-        self.is_own_listener(address).then_some("Larder's own address")
+        self.is_own_listener(address).then_some(OWN_ADDRESS)
     }
 
     fn is_own_listener(&self, address: &SocketAddr) -> bool {

@@ -6,7 +6,8 @@
 //! - `endpoint`: one exchange, with as many requests as authentication takes;
 //! - `credentials`: who Larder is; `auth`, over `challenge`, `token` and `basic`: what it presents;
 //! - `redirect`: from one request to the answer it leads to;
-//! - `client`, over `connector`, `tls` and `guard`: one request on one connection;
+//! - `client`: one request on one connection;
+//! - `connector`, over `tls`, `line`, `proxy`, `resolver` and `guard`: the connection;
 //! - `answer` and `body`: what comes back; `secrets`: what is not quoted of it; `health`: what it
 //!   says of upstream;
 //! - `tags` and `referrers`, over `link`: lists that come in pages;
@@ -48,11 +49,14 @@ mod failover;
 pub mod fuzzing;
 mod guard;
 mod health;
+mod line;
 mod link;
+mod proxy;
 mod quota;
 mod quoted;
 mod redirect;
 mod referrers;
+mod resolver;
 mod secrets;
 mod tags;
 #[cfg(test)]
@@ -66,6 +70,7 @@ pub use breaker::{BreakerState, EndpointState};
 pub use credentials::Helpers;
 pub use error::{Error, SetupError};
 pub use examination::{Examined, Sample, SampleSource};
+pub use resolver::Resolver;
 
 /// A handle on one upstream registry; clones share connections, tokens and health.
 #[derive(Clone)]
@@ -81,6 +86,8 @@ pub struct Shared<'a> {
     pub own_listeners: Arc<[SocketAddr]>,
     /// The credential helpers, each of which runs once at a time.
     pub helpers: Arc<Helpers>,
+    /// How names become addresses.
+    pub resolver: Resolver,
     /// Where requests and bytes are counted.
     pub metrics: Arc<Metrics>,
 }

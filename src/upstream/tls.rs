@@ -1,35 +1,164 @@
-//! Whom Larder believes: the system's certificate authorities, or the bundled ones of a system
-//! that has none, and those of an endpoint's own `ca` file beside them.
+//! Whom Larder believes, and what it shows of itself.
+//!
+//! Believed are the system's certificate authorities, or the bundled ones of a system that has none,
+//! and those of an endpoint's own `ca` file beside them. A client certificate and
+//! `insecure_skip_verify` are for the endpoint's own host; wherever it redirects to, or sends for
+//! tokens, is another matter.
 
 use std::{
     path::Path,
     sync::{Arc, LazyLock},
 };
 
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
 
 use super::SetupError;
+use crate::config;
 
 /// Read once: the system's bundle is large and each endpoint needs it.
-static SYSTEM_ROOTS: LazyLock<RootCertStore> = LazyLock::new(system_roots);
+static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| Arc::new(system_roots()));
 
-/// The TLS settings for one endpoint. HTTP/1.1 only: bodies of several blobs over one connection
+const NO_CERTIFICATE: &str = "holds no certificate that can be read; name a PEM file with Larder's, and then those between it and its authority";
+const NO_KEY: &str =
+    "holds no key that can be read; name a PEM file with one that has no passphrase";
+
+/// The TLS settings of one endpoint. HTTP/1.1 only: bodies of several blobs over one connection
 /// would wait for each other.
-pub(super) fn client_config(ca: Option<&Path>) -> Result<ClientConfig, SetupError> {
-    let mut roots = SYSTEM_ROOTS.clone();
-    if let Some(ca) = ca {
-        add_file(&mut roots, ca)
-            .map_err(|problem| SetupError(format!("ca file {}: {problem}", ca.display())))?;
+pub(super) struct Settings {
+    /// Towards its own host.
+    pub(super) own: Arc<ClientConfig>,
+    /// Towards every other: other registries, storage, token servers, a proxy.
+    pub(super) others: Arc<ClientConfig>,
+}
+
+impl Settings {
+    /// Reads the files that the endpoint names.
+    pub(super) fn of(endpoint: &config::Endpoint) -> Result<Settings, SetupError> {
+        let roots = roots(endpoint.ca.as_deref())?;
+        let verifier = match endpoint.insecure_skip_verify {
+            true => Verifier::Nobody,
+            false => Verifier::Roots(Arc::clone(&roots)),
+        };
+        let own = client_config(verifier, endpoint.client_certificate.as_ref())?;
+        // A configuration of its own, that no session is resumed which was never verified.
+        let others = client_config(Verifier::Roots(roots), None)?;
+        Ok(Settings { own: Arc::new(own), others: Arc::new(others) })
     }
+}
+
+/// Who says whether a certificate is that of the host.
+enum Verifier {
+    Roots(Arc<RootCertStore>),
+    Nobody,
+}
+
+fn client_config(
+    verifier: Verifier,
+    shown: Option<&config::ClientCertificate>,
+) -> Result<ClientConfig, SetupError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|error| SetupError(format!("TLS: {error}")))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .map_err(|error| SetupError(format!("TLS: {error}")))?;
+    let builder = match verifier {
+        Verifier::Roots(roots) => builder.with_root_certificates(roots),
+        Verifier::Nobody => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        }
+    };
+    let mut config = match shown {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let (certificates, key) = (certificates(&files.cert)?, private_key(&files.key)?);
+            let config = builder.with_client_auth_cert(certificates, key);
+            config.map_err(|error| refusal(files, &error))?
+        }
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    let read: Option<Vec<_>> = read.ok().filter(|certificates: &Vec<_>| !certificates.is_empty());
+    read.ok_or_else(|| wrong("client_cert", file, NO_CERTIFICATE))
+}
+
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, SetupError> {
+    PrivateKeyDer::from_pem_file(file).map_err(|_| wrong("client_key", file, NO_KEY))
+}
+
+/// Whose fault it is that rustls refuses the pair.
+fn refusal(files: &config::ClientCertificate, error: &TlsError) -> SetupError {
+    if let TlsError::InvalidCertificate(_) = error {
+        return wrong("client_cert", &files.cert, NO_CERTIFICATE);
+    }
+    if let TlsError::InconsistentKeys(_) = error {
+        let cert = files.cert.display();
+        let problem = format!("is not the key of {cert}; name the one it was made with");
+        return wrong("client_key", &files.key, &problem);
+    }
+    wrong("client_key", &files.key, NO_KEY)
+}
+
+fn wrong(key: &str, file: &Path, problem: &str) -> SetupError {
+    SetupError(format!("{key} {} {problem}", file.display()))
+}
+
+/// Believes any certificate, but not that its key is held by who has shown it.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn roots(ca: Option<&Path>) -> Result<Arc<RootCertStore>, SetupError> {
+    let Some(ca) = ca else {
+        return Ok(Arc::clone(&SYSTEM_ROOTS));
+    };
+    let mut roots = RootCertStore::clone(&SYSTEM_ROOTS);
+    add_file(&mut roots, ca)
+        .map_err(|problem| SetupError(format!("ca file {}: {problem}", ca.display())))?;
+    Ok(Arc::new(roots))
 }
 
 fn system_roots() -> RootCertStore {
@@ -67,7 +196,7 @@ mod tests {
     fn a_bad_ca_file_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.pem");
-        let problem = |path: &Path| client_config(Some(path)).unwrap_err().to_string();
+        let problem = |path: &Path| roots(Some(path)).unwrap_err().to_string();
 
         assert!(problem(&path).contains("ca.pem"));
         std::fs::write(&path, "no certificate").unwrap();

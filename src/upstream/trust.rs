@@ -77,7 +77,7 @@ fn host(url: &Url) -> Option<String> {
 }
 
 /// `registry.corp.` is `registry.corp`.
-fn without_dot(host: &str) -> &str {
+pub(super) fn without_dot(host: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }
 

@@ -35,7 +35,14 @@ fn example_in_full(directory: &Path) -> String {
     fs::write(directory.join("config.json"), r#"{"auths":{}}"#).unwrap();
     let ca = TestCa::new();
     let (certificate, key) = ca.certificate(Ipv4Addr::LOCALHOST.into());
-    for (name, pem) in [("corp.pem", ca.pem()), ("cert.pem", certificate), ("key.pem", key)] {
+    let (client, client_key) = ca.certificate(Ipv4Addr::LOCALHOST.into());
+    for (name, pem) in [
+        ("corp.pem", ca.pem()),
+        ("cert.pem", certificate),
+        ("key.pem", key),
+        ("client.pem", client),
+        ("client-key.pem", client_key),
+    ] {
         fs::write(directory.join(name), pem).unwrap();
     }
     let example = fs::read_to_string(EXAMPLE).unwrap();

@@ -342,6 +342,7 @@ async fn the_upstreams_are_shown() {
         "default": false,
         "endpoints": [{
             "url": format!("{}/", registry.url()),
+            "insecure_skip_verify": false,
             "breaker": "closed",
             "failures": 0,
             "open_seconds": null,

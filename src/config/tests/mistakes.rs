@@ -88,6 +88,30 @@ const MISTAKES: &[(&str, &str)] = &[
         "[tls]\ncert = \"absent.pem\"\nkey = \"key.pem\"",
         "larder.toml:2: tls.cert: cannot read absent.pem: No such file or directory (os error 2); name a file that this user may read",
     ),
+    (
+        "[[upstream]]\nregistry = \"a.b\"\nclient_cert = \"client.pem\"",
+        "larder.toml:3: upstream.client_cert: has no key; add client_key",
+    ),
+    (
+        "[[upstream]]\nregistry = \"a.b\"\nendpoints = [{ url = \"https://a.b\", client_key = \"client-key.pem\" }]",
+        "larder.toml:3: upstream.endpoints.client_key: has no certificate; add client_cert",
+    ),
+    (
+        "[[upstream]]\nregistry = \"a.b\"\nclient_cert = \"client.pem\"\nclient_key = \"absent.pem\"",
+        "larder.toml:4: upstream.client_key: cannot read absent.pem: No such file or directory (os error 2); name a file that this user may read",
+    ),
+    (
+        "[[upstream]]\nregistry = \"a.b\"\ninsecure_skip_verify = \"yes\"",
+        r#"larder.toml:3: upstream.insecure_skip_verify: "yes" is neither true nor false"#,
+    ),
+    (
+        "[[upstream]]\nregistry = \"a.b\"\nproxy = \"socks5://me:s3cret@proxy\"",
+        r#"larder.toml:3: upstream.proxy: names a proxy that does not speak HTTP; write for example http://proxy:3128, with user:password@ before the host if need be, special characters in them as %40, or "direct""#,
+    ),
+    (
+        "[[upstream]]\nregistry = \"a.b\"\nproxy = \"http://me:s3cret/x@proxy\"",
+        r#"larder.toml:3: upstream.proxy: is no proxy; write for example http://proxy:3128, with user:password@ before the host if need be, special characters in them as %40, or "direct""#,
+    ),
     // Keys
     (
         "[cache]\nexpires_after = \"90d\"",

@@ -112,6 +112,53 @@ fn authorities_hold_for_every_endpoint_without_its_own() {
     assert!(authorities.eq(expected.iter()));
 }
 
+/// A certificate says who Larder is, as credentials do.
+#[test]
+fn a_client_certificate_stays_on_the_first_endpoints_host() {
+    let setting = Setting::new(
+        r#"[[upstream]]
+        registry = "corp.io"
+        client_cert = "client.pem"
+        client_key = "client-key.pem"
+        endpoints = [
+            "https://a.io",
+            "https://a.io:8443/x",
+            "https://b.io",
+            { url = "https://c.io", client_cert = "cert.pem", client_key = "key.pem" },
+        ]"#,
+    );
+    let config = setting.load();
+    let certificates = upstream(&config, "corp.io").endpoints.iter().map(|endpoint| {
+        let files = endpoint.client_certificate.as_ref()?;
+        Some([&files.cert, &files.key].map(|file| file.file_name().unwrap().to_str().unwrap()))
+    });
+    let (all, own) = (["client.pem", "client-key.pem"], ["cert.pem", "key.pem"]);
+    assert!(certificates.eq([Some(all), Some(all), None, Some(own)]));
+}
+
+#[test]
+fn a_certificate_that_is_not_verified_is_a_warning() {
+    let config = load(
+        r#"[[upstream]]
+        registry = "corp.io"
+        insecure_skip_verify = true
+        endpoints = [
+            "https://a.io",
+            { url = "https://b.io", insecure_skip_verify = false },
+            "http://c.io",
+        ]"#,
+    );
+    let endpoints = &upstream(&config, "corp.io").endpoints;
+    let unverified = endpoints.iter().map(|endpoint| endpoint.insecure_skip_verify);
+    assert!(unverified.eq([true, false, true]));
+    let [warning] = config.warnings.as_slice() else {
+        panic!("{:?}", config.warnings);
+    };
+    let expected =
+        "corp.io: the certificate of https://a.io/ is not verified (insecure_skip_verify): ";
+    assert!(warning.starts_with(expected), "{warning}");
+}
+
 #[test]
 fn one_key_of_one_upstream_may_be_a_variable() {
     let file = "[[upstream]]\nregistry = \"my-corp.io:5000\"\nusername = \"me\"\npassword_file = \"secret\"";

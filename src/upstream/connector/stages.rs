@@ -7,8 +7,12 @@ use hyper_rustls::MaybeHttpsStream;
 use rustls::{CertificateError, ClientConnection, ProtocolVersion};
 use tower_service::Service as _;
 
-use super::{BoxError, Connector, Resolver, literal, port_of};
-use crate::{certificate::Certificate, finding::Verdict};
+use super::Connector;
+use crate::{
+    certificate::Certificate,
+    finding::Verdict,
+    upstream::line::{BoxError, NextHop},
+};
 
 /// What a TLS handshake agreed on.
 #[derive(Clone, Debug)]
@@ -19,27 +23,18 @@ pub(in crate::upstream) struct Handshake {
 }
 
 impl Connector {
-    /// The addresses that may be dialled for `uri`.
-    pub(in crate::upstream) async fn addresses(
-        &self,
-        uri: &Uri,
-    ) -> Result<Vec<SocketAddr>, BoxError> {
-        let host = uri.host().unwrap_or_default();
-        let port = port_of(uri);
-        if let Some(address) = literal(host) {
-            return Ok(self.tcp.guard.admit(host, vec![SocketAddr::new(address, port)])?);
-        }
-        let mut resolver = Resolver { guard: self.tcp.guard.clone(), port };
-        let found = tokio::time::timeout(self.limit, resolver.call(host.parse()?)).await;
-        let found = found.map_err(|_| format!("no address within {:?}", self.limit))?;
-        Ok(found?.collect())
+    /// Where the line to `uri` begins.
+    pub(in crate::upstream) async fn next_hop(&self, uri: &Uri) -> Result<NextHop, BoxError> {
+        let found = tokio::time::timeout(self.limit, self.lines.next_hop(uri)).await;
+        found.unwrap_or_else(|_| Err(format!("no address within {:?}", self.limit).into()))
     }
 
-    /// Connects by TCP alone, and hangs up. The address that answered.
+    /// Connects as far as below TLS, through a proxy if there is one, and hangs up. The address that
+    /// answered.
     pub(in crate::upstream) async fn dial(&self, uri: &Uri) -> Result<SocketAddr, BoxError> {
-        let stream = tokio::time::timeout(self.limit, self.tcp.clone().call(uri.clone())).await;
-        let stream = stream.map_err(|_| format!("no connection within {:?}", self.limit))?;
-        Ok(stream?.into_inner().peer_addr()?)
+        let line = tokio::time::timeout(self.limit, self.lines.clone().call(uri.clone())).await;
+        let line = line.map_err(|_| format!("no connection within {:?}", self.limit))?;
+        Ok(line?.peer()?)
     }
 
     /// Connects as a request does, shakes hands, and hangs up. `None`: this is not TLS.

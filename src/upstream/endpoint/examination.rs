@@ -17,10 +17,11 @@ use crate::{
         answer::Answer,
         auth::Authorization,
         client::{Outgoing, causes},
-        connector::{BoxError, tls_remedy},
+        connector::tls_remedy,
         examination::{Examined, Sample},
         guard::Refused,
         health::Operation,
+        line::BoxError,
         quota::Quota,
         redirect::{self, Redirects},
     },
@@ -66,7 +67,7 @@ impl Endpoint {
     async fn look_at_connection(&self, clock: &Clock, findings: &mut Findings) -> Option<()> {
         let uri: Uri = self.root.as_str().parse().ok()?;
         findings.begin("resolve");
-        let found = self.connector.addresses(&uri).await;
+        let found = self.connector.next_hop(&uri).await;
         let found = found.map(|found| Verdict::good(addresses(&found)));
         passed(findings, found.map_err(|error| self.unreachable(&error, "does DNS work here?")))?;
         findings.begin("connect");

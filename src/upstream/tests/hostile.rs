@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    upstream::{client::Outgoing, guard::Guard, health::Operation},
+    upstream::{client::Outgoing, health::Operation},
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
@@ -56,8 +56,7 @@ async fn heads_are_bounded() {
     ];
     for (number, reply) in heads.into_iter().enumerate() {
         let fake = Fake::start(move |_| reply.clone()).await;
-        let guard = Guard::new("127.0.0.1", Arc::new([]));
-        let client = impatient_client(guard, Arc::new(Metrics::new()));
+        let client = impatient_client(&fake.url(), Arc::new(Metrics::new()));
         let started = Instant::now();
         let outgoing = Outgoing::get(Operation::Probe, fake.url().parse().unwrap());
         let answer = client.send(&outgoing).await;
@@ -218,9 +217,8 @@ async fn an_inner_address_is_refused_in_every_form() {
         "0xa9fea9fe",
         "[fe80::1]",
     ] {
-        // The endpoint is a public one.
-        let guard = Guard::new("registry.test", Arc::new([]));
-        let client = impatient_client(guard, Arc::new(Metrics::new()));
+        // The endpoint is a public one, as far as is known.
+        let client = impatient_client("http://registry.test", Arc::new(Metrics::new()));
         let url = format!("http://{host}:{port}/").parse().unwrap();
         let error = client.send(&Outgoing::get(Operation::BlobGet, url)).await.err().unwrap();
         assert!(error.to_string().contains("is never asked"), "{host}: {error}");

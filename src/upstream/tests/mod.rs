@@ -13,12 +13,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Error, Shared, Upstream,
+    Error, Resolver, Shared, Upstream,
     client::{Client, Times},
     connector::Connector,
-    guard::Guard,
     health::Health,
-    tls,
 };
 use crate::{
     config::{self, CredentialSource, Credentials, Endpoint, Identity},
@@ -40,10 +38,21 @@ fn with_credentials(url: &str, username: &str, trusted_realms: &[&str]) -> Upstr
 
 fn endpoint(url: &str, source: Option<CredentialSource>) -> Endpoint {
     let credentials = Credentials { others: source, ..Credentials::default() };
-    Endpoint { url: url.parse().unwrap(), credentials, ca: None }
+    Endpoint {
+        url: url.parse().unwrap(),
+        credentials,
+        ca: None,
+        client_certificate: None,
+        insecure_skip_verify: false,
+        proxies: Arc::default(),
+    }
 }
 
 fn build(endpoints: Vec<Endpoint>, trusted_realms: &[&str]) -> Upstream {
+    build_with(endpoints, trusted_realms, &shared(Resolver::system()))
+}
+
+fn build_with(endpoints: Vec<Endpoint>, trusted_realms: &[&str], shared: &Shared<'_>) -> Upstream {
     let config = config::Upstream {
         registry: "registry.test".parse().unwrap(),
         endpoints,
@@ -53,20 +62,25 @@ fn build(endpoints: Vec<Endpoint>, trusted_realms: &[&str]) -> Upstream {
         tag_ttl: Duration::ZERO,
         trusted_realms: trusted_realms.iter().map(ToString::to_string).collect(),
     };
-    let limits = config::Download {
+    Upstream::new(&config, shared).unwrap()
+}
+
+/// What upstreams share, with limits that are short.
+fn shared(resolver: Resolver) -> Shared<'static> {
+    static LIMITS: config::Download = config::Download {
         connect_timeout: Duration::from_millis(500),
         idle_timeout: Duration::from_millis(300),
         prefetch: false,
         retries: 0,
         max_concurrent: 1,
     };
-    let shared = Shared {
-        limits: &limits,
+    Shared {
+        limits: &LIMITS,
         own_listeners: Arc::new([]),
         helpers: Arc::default(),
+        resolver,
         metrics: Arc::new(Metrics::new()),
-    };
-    Upstream::new(&config, &shared).unwrap()
+    }
 }
 
 fn name() -> Name {
@@ -106,10 +120,10 @@ fn kind(error: &Error) -> &'static str {
     }
 }
 
-/// A client that waits 200 ms for an answer.
-fn impatient_client(guard: Guard, metrics: Arc<Metrics>) -> Client {
-    let tls = tls::client_config(None).unwrap();
-    let connector = Connector::new(guard, tls, Duration::from_secs(5));
+/// A client of the endpoint at `url` that waits 200 ms for an answer.
+fn impatient_client(url: &str, metrics: Arc<Metrics>) -> Client {
+    let endpoint = endpoint(url, None);
+    let connector = Connector::new(&endpoint.url, &endpoint, &shared(Resolver::system())).unwrap();
     let health = Arc::new(Health::new(&"registry.test".parse().unwrap(), metrics));
     let times = Times { first_byte: Duration::from_millis(200), idle: Duration::from_secs(5) };
     Client::new(connector, health, times)

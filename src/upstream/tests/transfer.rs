@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    upstream::{client::Outgoing, guard::Guard, health::Operation},
+    upstream::{client::Outgoing, health::Operation},
 };
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn silence_ends_at_the_deadline() {
 async fn silence_after_connecting_ends_the_attempt() {
     let fake = Fake::start(|_| Reply::new(200).after(Duration::from_secs(60))).await;
     let metrics = Arc::new(Metrics::new());
-    let client = impatient_client(Guard::new("127.0.0.1", Arc::new([])), Arc::clone(&metrics));
+    let client = impatient_client(&fake.url(), Arc::clone(&metrics));
     let outgoing = Outgoing::get(Operation::Probe, fake.url().parse().unwrap());
     let answer = client.send(&outgoing).await;
     assert_eq!(answer.err().as_ref().map(kind), Some("unreachable"));

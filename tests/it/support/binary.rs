@@ -212,8 +212,8 @@ fn daemon() -> Command {
 }
 
 fn without_our_variables(mut command: Command) -> Command {
-    let ours = std::env::vars().map(|(name, _)| name);
-    for name in ours.filter(|name| name.starts_with("LARDER_")) {
+    let ours = |name: &str| name.starts_with("LARDER_") || name.to_lowercase().ends_with("_proxy");
+    for (name, _) in std::env::vars().filter(|(name, _)| ours(name)) {
         command.env_remove(name);
     }
     command.env_remove("STATE_DIRECTORY").env_remove("NOTIFY_SOCKET");

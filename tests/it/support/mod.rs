@@ -10,6 +10,7 @@ pub mod http2;
 pub mod image;
 pub mod mirror;
 pub mod multipart;
+pub mod proxy;
 pub mod registry;
 pub mod tls;
 pub mod wait;

@@ -7,9 +7,14 @@ use std::{
     time::SystemTime,
 };
 
-use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd,
+};
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer,
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::aws_lc_rs,
+    pki_types::PrivateKeyDer,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
@@ -42,18 +47,54 @@ impl TestCa {
 
     /// A certificate for this address and its key, in PEM.
     pub fn certificate(&self, address: IpAddr) -> (String, String) {
-        let (certificate, key) = self.issue(address);
+        let (certificate, key) = self.issue(params(&address.to_string()));
         (certificate.pem(), key.serialize_pem())
     }
 
     /// TLS for a server at `address`, offering HTTP/2 and HTTP/1.1.
     pub fn acceptor(&self, address: IpAddr) -> TlsAcceptor {
-        let (certificate, key) = self.issue(address);
+        self.acceptor_for(&address.to_string())
+    }
+
+    /// TLS for a server of this name or address.
+    pub fn acceptor_for(&self, name: &str) -> TlsAcceptor {
+        self.acceptor_with(params(name), WebPkiClientVerifier::no_client_auth())
+    }
+
+    /// TLS for a server whose certificate has expired.
+    pub fn expired_acceptor_for(&self, name: &str) -> TlsAcceptor {
+        let mut params = params(name);
+        params.not_after = date_time_ymd(2001, 1, 1);
+        self.acceptor_with(params, WebPkiClientVerifier::no_client_auth())
+    }
+
+    /// TLS for a server that lets nobody in without a certificate of this authority.
+    pub fn closed_acceptor_for(&self, name: &str) -> TlsAcceptor {
+        self.acceptor_with(params(name), self.client_verifier().build().unwrap())
+    }
+
+    /// TLS for a server that takes certificates of this authority, and lets everybody in.
+    pub fn curious_acceptor_for(&self, name: &str) -> TlsAcceptor {
+        let verifier = self.client_verifier().allow_unauthenticated();
+        self.acceptor_with(params(name), verifier.build().unwrap())
+    }
+
+    fn client_verifier(&self) -> rustls::server::ClientCertVerifierBuilder {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()), provider)
+    }
+
+    fn acceptor_with(
+        &self,
+        params: CertificateParams,
+        clients: Arc<dyn ClientCertVerifier>,
+    ) -> TlsAcceptor {
+        let (certificate, key) = self.issue(params);
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(clients)
             .with_single_cert(
                 vec![certificate.der().clone()],
                 PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
@@ -72,26 +113,32 @@ impl TestCa {
         server: SocketAddr,
         protocols: &[&str],
     ) -> io::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).unwrap();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots())
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let stream = TcpStream::connect(server).await?;
         TlsConnector::from(Arc::new(config)).connect(server.ip().into(), stream).await
     }
 
-    fn issue(&self, address: IpAddr) -> (Certificate, KeyPair) {
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        roots
+    }
+
+    fn issue(&self, mut params: CertificateParams) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
-        let names = vec![address.to_string()];
-        let mut params = CertificateParams::new(names).unwrap();
         if let Some(ends) = self.ends {
             params.not_after = ends.into();
         }
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
+}
+
+fn params(name: &str) -> CertificateParams {
+    CertificateParams::new(vec![name.to_owned()]).unwrap()
 }

@@ -1,9 +1,6 @@
 //! What the answers in an examination mean, in words for the operator.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, header::DATE};
 
@@ -17,6 +14,7 @@ use crate::{
         auth::Authorization,
         challenge::Challenge,
         examination::{Sample, SampleSource},
+        line::NextHop,
         quota::Quota,
         trust,
     },
@@ -28,13 +26,17 @@ const MAX_SKEW: Duration = Duration::from_secs(60);
 /// How many addresses of a host are shown.
 const ADDRESSES: usize = 3;
 
-/// The first of these.
-pub(super) fn addresses(addresses: &[SocketAddr]) -> String {
-    let shown = addresses.iter().take(ADDRESSES).map(|address| address.ip().to_string());
-    let shown: Vec<String> = shown.collect();
-    match addresses.len().saturating_sub(ADDRESSES) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
+/// The first addresses that would be dialled, and whose they are.
+pub(super) fn addresses(hop: &NextHop) -> String {
+    let shown = hop.addresses.iter().take(ADDRESSES).map(|address| address.ip().to_string());
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    let shown = match hop.addresses.len().saturating_sub(ADDRESSES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    };
+    match &hop.proxy {
+        Some(proxy) => format!("{shown}, of the proxy {proxy}"),
+        None => shown,
     }
 }
 

@@ -80,7 +80,7 @@ impl Shared {
             Auth::Open => return None,
             Auth::Like(profile) => {
                 let passes = state.tokens.allow(request, scope.as_deref());
-                return (!passes).then(|| profile.refusal(&self.url(), scope.as_deref()));
+                return (!passes).then(|| profile.refusal(&self.url, scope.as_deref()));
             }
             Auth::Basic(user, password) => {
                 (is_basic(request, user, password), "Basic realm=\"fake\"".to_owned())
@@ -106,7 +106,7 @@ impl Shared {
         let realm = if let Auth::ForeignRealm(realm) = &state.auth {
             realm.clone()
         } else {
-            format!("{}/token", self.url())
+            format!("{}/token", self.url)
         };
         let scope = scope.map_or_else(String::new, |scope| format!(",scope=\"{scope}\""));
         format!("Bearer realm=\"{realm}\",service=\"{SERVICE}\"{scope}")

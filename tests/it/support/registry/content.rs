@@ -192,7 +192,7 @@ fn blob(content: &Content, repository: &Repository, request: &Request, digest: &
     };
     let others = &mut other.lock().content.redirected;
     others.insert(digest.to_owned(), blob.clone());
-    let location = format!("{}{REDIRECTED}{digest}", other.url());
+    let location = format!("{}{REDIRECTED}{digest}", other.url);
     Answer::new(307, "").with("location", location)
 }
 

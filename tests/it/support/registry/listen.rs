@@ -1,6 +1,7 @@
 //! Accepting connections, or not.
 
 use std::{
+    net::SocketAddr,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
 };
@@ -71,10 +72,18 @@ async fn next_connection(listener: Option<&TcpListener>) -> TcpStream {
 }
 
 fn listen_again(shared: &Shared) -> TcpListener {
-    let socket = TcpSocket::new_v4().unwrap();
+    socket(shared.address).listen(1024).unwrap()
+}
+
+/// A socket bound to `address`, even if another was bound to it before.
+pub(super) fn socket(address: SocketAddr) -> TcpSocket {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4().unwrap(),
+        SocketAddr::V6(_) => TcpSocket::new_v6().unwrap(),
+    };
     socket.set_reuseaddr(true).unwrap();
-    socket.bind(shared.address).unwrap();
-    socket.listen(1024).unwrap()
+    socket.bind(address).unwrap();
+    socket
 }
 
 /// A panic in here is a complaint like any other.
@@ -121,7 +130,11 @@ async fn speak(
         return http::serve(shared, stream).await;
     };
     let stream = acceptor.accept(stream).await?;
-    let protocol = stream.get_ref().1.alpn_protocol();
+    let tls = stream.get_ref().1;
+    if tls.peer_certificates().is_some() {
+        shared.certified.fetch_add(1, Ordering::SeqCst);
+    }
+    let protocol = tls.alpn_protocol();
     assert_eq!(
         protocol.unwrap_or(b"http/1.1"),
         b"http/1.1",

@@ -14,6 +14,9 @@ fn wrong(request: &Request) -> Option<&'static str> {
     if request.query_values("ns").next().is_some() {
         return Some("ns is forwarded, which some registries answer with 400");
     }
+    if request.header("proxy-authorization").is_some() {
+        return Some("a proxy's password is shown to a registry");
+    }
     let kind = request.path.strip_prefix("/v2/").and_then(split).map(|(_, kind, _)| kind);
     let is_content = matches!(kind, Some("manifests" | "blobs"));
     if is_content && request.header("accept-encoding") != Some("identity") {

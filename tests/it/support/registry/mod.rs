@@ -28,7 +28,7 @@ use std::{
 use bytes::Bytes;
 use larder::oci::{Digest, OCI_INDEX, OCI_MANIFEST};
 use serde_json::Value;
-use tokio::{net::TcpSocket, sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_rustls::TlsAcceptor;
 
 use self::{
@@ -49,18 +49,21 @@ pub struct FakeRegistry {
 #[derive(Default)]
 pub struct Builder {
     address: Option<SocketAddr>,
-    tls: Option<(TlsAcceptor, SocketAddr, String)>,
+    tls: Option<(TlsAcceptor, String)>,
+    name: Option<&'static str>,
     auth: Auth,
 }
 
 /// What the handle and the connections share.
 struct Shared {
     address: SocketAddr,
-    scheme: &'static str,
+    url: String,
     state: Mutex<State>,
     log: watch::Sender<Vec<Arc<Request>>>,
     /// Connections accepted so far.
     connections: AtomicUsize,
+    /// Of these, the ones that showed a certificate.
+    certified: AtomicUsize,
     ranges: watch::Sender<Ranges>,
     mode: watch::Sender<Mode>,
     /// The mode that the listener has reached.
@@ -97,7 +100,7 @@ impl FakeRegistry {
 
     /// `http://host:port`
     pub fn url(&self) -> String {
-        self.shared.url()
+        self.shared.url.clone()
     }
 
     /// Where it listens.
@@ -256,6 +259,11 @@ impl FakeRegistry {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// How many of them showed a client certificate.
+    pub fn certified_connections(&self) -> usize {
+        self.shared.certified.load(Ordering::SeqCst)
+    }
+
     /// How many requests of `method` for `path` (`*` stands for any text) came so far.
     pub fn count(&self, method: &str, path: &str) -> usize {
         count(&self.shared.log.borrow(), method, path)
@@ -306,15 +314,27 @@ impl Drop for FakeRegistry {
 
 impl Builder {
     /// Speaks TLS with a certificate of this authority, offering HTTP/2 and HTTP/1.1.
-    pub fn tls(mut self, ca: &TestCa) -> Builder {
-        let address = address::unique();
-        self.tls = Some((ca.acceptor(address.ip()), address, ca.pem()));
+    pub fn tls(self, ca: &TestCa) -> Builder {
+        let address = self.address.unwrap_or_else(address::unique);
+        let acceptor = ca.acceptor_for(&self.name.map_or(address.ip().to_string(), str::to_owned));
+        self.address(address).tls_with(acceptor, ca)
+    }
+
+    /// Speaks TLS like this, and gives out the certificate of `ca` as the one to trust.
+    pub fn tls_with(mut self, acceptor: TlsAcceptor, ca: &TestCa) -> Builder {
+        self.tls = Some((acceptor, ca.pem()));
         self
     }
 
     /// Listens elsewhere than on a loopback host of its own.
     pub fn address(mut self, address: SocketAddr) -> Builder {
         self.address = Some(address);
+        self
+    }
+
+    /// Goes by this name in its URLs. No resolver knows it.
+    pub fn named(mut self, name: &'static str) -> Builder {
+        self.name = Some(name);
         self
     }
 
@@ -326,19 +346,20 @@ impl Builder {
 
     /// Listens and serves.
     pub async fn start(self) -> FakeRegistry {
-        let (acceptor, address, ca_pem) = match self.tls {
-            Some((acceptor, address, pem)) => (Some(acceptor), address, Some(pem)),
-            None => (None, self.address.unwrap_or_else(address::unique), None),
-        };
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(address).unwrap();
+        let address = self.address.unwrap_or_else(address::unique);
+        let socket = listen::socket(address);
+        let address = socket.local_addr().unwrap();
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let host =
+            self.name.map_or(address.to_string(), |name| format!("{name}:{}", address.port()));
+        let (acceptor, ca_pem) = self.tls.unzip();
         let shared = Arc::new(Shared {
-            address: socket.local_addr().unwrap(),
-            scheme: if acceptor.is_some() { "https" } else { "http" },
+            address,
+            url: format!("{scheme}://{host}"),
             state: Mutex::new(State { auth: self.auth, ..State::default() }),
             log: watch::Sender::default(),
             connections: AtomicUsize::new(0),
+            certified: AtomicUsize::new(0),
             ranges: watch::Sender::default(),
             mode: watch::Sender::default(),
             reached: watch::Sender::default(),
@@ -351,10 +372,6 @@ impl Builder {
 }
 
 impl Shared {
-    fn url(&self) -> String {
-        format!("{}://{}", self.scheme, self.address)
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         ignore_poison(&self.state)
     }
