@@ -353,4 +353,17 @@ mod tests {
         assert!(dials("127.0.0.1:5000", "127.0.0.2:5000"));
         assert!(dials("0.0.0.0:5000", "192.0.2.1:5000"));
     }
+
+    #[test]
+    fn a_proxy_may_lie_anywhere_but_here() {
+        let guard = Guard::new("r", Arc::new(["127.0.0.1:5000".parse().unwrap()]));
+        let at = |address: &str| vec![address.parse().unwrap()];
+        for address in ["127.0.0.1:3128", "10.0.0.1:5000", "[fe80::1]:3128", "1.1.1.1:80"] {
+            assert_eq!(guard.admit_proxy(at(address)).unwrap(), at(address));
+        }
+        let error = guard.admit_proxy(at("127.0.0.1:5000")).unwrap_err();
+        assert!(error.to_string().starts_with("127.0.0.1 is Larder's own address"), "{error}");
+        // What is known of the endpoint stays as it was.
+        assert!(guard.admit("cdn.test", at("10.0.0.1:443")).is_err());
+    }
 }

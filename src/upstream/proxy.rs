@@ -63,11 +63,89 @@ where
 async fn upgraded(response: Response<Incoming>) -> Result<upgrade::Upgraded, BoxError> {
     let status = response.status();
     match status {
-        _ if status.is_success() => Ok(upgrade::on(response).await?),
+        StatusCode::OK => Ok(upgrade::on(response).await?),
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
             let remark = "; write a right user:password@ before its host";
             Err(Refusal { status, remark }.into())
         }
         _ => Err(Refusal { status, remark: "" }.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+    use crate::config::Identity;
+
+    fn proxy() -> Proxy {
+        let identity = Identity::User { name: "me".to_owned(), password: "s3cret".to_owned() };
+        Proxy { url: "http://proxy.test:3128".parse().unwrap(), identity }
+    }
+
+    /// What a proxy that says `answer` and then hangs up was asked, and what came of it.
+    async fn ask(answer: Vec<u8>) -> (String, Result<TokioIo<DuplexStream>, BoxError>) {
+        let (ours, mut theirs) = duplex(1024 * 1024);
+        let answering = async {
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                asked.push(theirs.read_u8().await.unwrap());
+            }
+            theirs.write_all(&answer).await.unwrap();
+            drop(theirs);
+            String::from_utf8(asked).unwrap()
+        };
+        let proxy = proxy();
+        let tunnel = tunnel(TokioIo::new(ours), &proxy, "registry.test:443");
+        let (asked, outcome) = tokio::join!(answering, tunnel);
+        (asked, outcome)
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_is_asked_for_by_host_port_and_login() {
+        for answer in [
+            "HTTP/1.1 200 Connection established\r\n\r\n",
+            "HTTP/1.0 200 OK\r\n\r\n",
+            "HTTP/1.1 200 Fine\r\nvia: x\r\n\r\n",
+        ] {
+            let (asked, outcome) = ask(answer.into()).await;
+            assert!(outcome.is_ok(), "{answer}: {:?}", outcome.err());
+            assert!(asked.starts_with("CONNECT registry.test:443 HTTP/1.1\r\n"), "{asked}");
+            assert!(asked.contains("\r\nhost: registry.test:443\r\n"), "{asked}");
+            let login = "\r\nproxy-authorization: Basic bWU6czNjcmV0\r\n";
+            assert!(asked.contains(login), "{asked}");
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_else_a_proxy_says_is_no_tunnel() {
+        let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(MAX_HEAD));
+        let table = [
+            (
+                "HTTP/1.1 407 No\r\n\r\n",
+                "it answers 407 Proxy Authentication Required to CONNECT; ",
+            ),
+            (
+                "HTTP/1.1 403 No\r\ncontent-length: 99\r\n\r\n",
+                "it answers 403 Forbidden to CONNECT",
+            ),
+            (
+                "HTTP/1.1 302 Found\r\nlocation: http://x/\r\n\r\n",
+                "it answers 302 Found to CONNECT",
+            ),
+            ("HTTP/1.1 200 OK\r\n\r\nhello", "it sends more than its answer to CONNECT"),
+            ("SSH-2.0-OpenSSH\r\n\r\n", "invalid HTTP version parsed"),
+            ("HTTP/1.1 200", ""),
+            ("", ""),
+            (&endless, "message head is too large"),
+        ];
+        for (answer, problem) in table {
+            let (_, outcome) = ask(answer.into()).await;
+            let error = outcome.map(drop).unwrap_err().to_string();
+            assert!(error.contains(problem), "{answer:.40}: {error}");
+            assert!(!error.contains("s3cret"), "{error}");
+        }
     }
 }

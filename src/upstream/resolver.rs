@@ -106,3 +106,86 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Condvar,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    /// A name server that says nothing until it is told to.
+    #[derive(Default)]
+    struct Held {
+        asked: AtomicUsize,
+        is_open: Mutex<bool>,
+        opened: Condvar,
+    }
+
+    impl Held {
+        fn resolver(self: &Arc<Held>) -> Resolver {
+            let held = Arc::clone(self);
+            Resolver::asking(move |_| {
+                held.asked.fetch_add(1, Ordering::SeqCst);
+                let is_open = held.is_open.lock().unwrap();
+                drop(held.opened.wait_while(is_open, |is_open| !*is_open).unwrap());
+                Ok(vec!["192.0.2.1:0".parse().unwrap()])
+            })
+        }
+
+        async fn was_asked(&self, times: usize) {
+            while self.asked.load(Ordering::SeqCst) < times {
+                tokio::task::yield_now().await;
+            }
+        }
+
+        fn open(&self) {
+            *self.is_open.lock().unwrap() = true;
+            self.opened.notify_all();
+        }
+    }
+
+    #[tokio::test]
+    async fn one_look_up_serves_all_who_wait_and_is_forgotten() {
+        let held = Arc::new(Held::default());
+        let resolver = held.resolver();
+        let all = join_all((0..50).map(|port| resolver.addresses("a.test", port)));
+        let open = async {
+            held.was_asked(1).await;
+            held.open();
+        };
+        let (answers, ()) = tokio::join!(all, open);
+        for (answer, port) in answers.into_iter().zip(0..) {
+            assert_eq!(answer.unwrap(), [SocketAddr::from(([192, 0, 2, 1], port))]);
+        }
+        assert_eq!(held.asked.load(Ordering::SeqCst), 1);
+        resolver.addresses("a.test", 1).await.unwrap();
+        assert_eq!(held.asked.load(Ordering::SeqCst), 2);
+    }
+
+    /// With one thread more than may hang, other blocking work goes on.
+    #[test]
+    fn a_resolver_that_hangs_leaves_threads_for_the_store() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(MAX_LOOKUPS + 1)
+            .build()
+            .unwrap();
+        let held = Arc::new(Held::default());
+        let resolver = held.resolver();
+        let names: Vec<String> = (0..50).map(|number| format!("{number}.test")).collect();
+        let all = join_all(names.iter().map(|name| resolver.addresses(name, 1)));
+        let work = async {
+            held.was_asked(MAX_LOOKUPS).await;
+            spawn_blocking(|| ()).await.unwrap();
+            assert_eq!(held.asked.load(Ordering::SeqCst), MAX_LOOKUPS);
+            held.open();
+        };
+        let (answers, ()) = runtime.block_on(async { tokio::join!(all, work) });
+        assert!(answers.iter().all(Result::is_ok));
+        assert_eq!(held.asked.load(Ordering::SeqCst), 50);
+    }
+}

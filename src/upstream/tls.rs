@@ -190,6 +190,8 @@ fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, prelude::BASE64_STANDARD as STANDARD};
+
     use super::*;
 
     #[test]
@@ -204,5 +206,47 @@ mod tests {
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         std::fs::write(&path, broken).unwrap();
         assert!(problem(&path).contains("ca.pem"));
+    }
+
+    /// The content of the first element of DER, and what follows it.
+    fn element(der: &[u8]) -> (&[u8], &[u8]) {
+        let (start, length) = match usize::from(der[1]) {
+            short @ ..0x80 => (2, short),
+            long => {
+                let start = 2 + long - 0x80;
+                let bytes = der[2..start].iter().map(|byte| usize::from(*byte));
+                (start, bytes.fold(0, |length, byte| length << 8 | byte))
+            }
+        };
+        der[start..].split_at(length)
+    }
+
+    /// What an older tool would have written: PKCS #1 or SEC 1, which PKCS #8 wraps.
+    fn unwrapped(pkcs8: &[u8]) -> &[u8] {
+        let (key_info, _) = element(pkcs8);
+        let (_version, rest) = element(key_info);
+        let (_algorithm, rest) = element(rest);
+        element(rest).0
+    }
+
+    #[test]
+    fn keys_of_every_kind_are_read() {
+        let rsa = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        let ec = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
+        for (pair, label) in [(&rsa, "RSA PRIVATE KEY"), (&ec, "EC PRIVATE KEY")] {
+            let certificate = rcgen::CertificateParams::default().self_signed(pair).unwrap();
+            std::fs::write(&cert, certificate.pem()).unwrap();
+            let whole = pair.serialize_der();
+            for (label, der) in [("PRIVATE KEY", whole.as_slice()), (label, unwrapped(&whole))] {
+                let body = STANDARD.encode(der);
+                let pem = format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n");
+                std::fs::write(&key, pem).unwrap();
+                let files = config::ClientCertificate { cert: cert.clone(), key: key.clone() };
+                let roots = Arc::clone(&SYSTEM_ROOTS);
+                client_config(Verifier::Roots(roots), Some(&files)).expect(label);
+            }
+        }
     }
 }

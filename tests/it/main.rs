@@ -33,6 +33,7 @@ mod failures;
 mod fakes;
 mod http;
 mod http2;
+mod ipv6;
 mod lazy;
 mod log;
 mod memory;

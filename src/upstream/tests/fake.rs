@@ -145,21 +145,29 @@ impl Fake {
     pub(super) async fn start(
         answer: impl Fn(&Seen) -> Reply + Clone + Send + Sync + 'static,
     ) -> Fake {
-        Fake::listen(answer, None).await
+        Fake::start_at("127.0.0.1:0", answer).await
+    }
+
+    pub(super) async fn start_at(
+        address: &str,
+        answer: impl Fn(&Seen) -> Reply + Clone + Send + Sync + 'static,
+    ) -> Fake {
+        Fake::listen(address, answer, None).await
     }
 
     pub(super) async fn start_tls(
         acceptor: tokio_rustls::TlsAcceptor,
         answer: impl Fn(&Seen) -> Reply + Clone + Send + Sync + 'static,
     ) -> Fake {
-        Fake::listen(answer, Some(acceptor)).await
+        Fake::listen("127.0.0.1:0", answer, Some(acceptor)).await
     }
 
     async fn listen(
+        address: &str,
         answer: impl Fn(&Seen) -> Reply + Clone + Send + Sync + 'static,
         tls: Option<tokio_rustls::TlsAcceptor>,
     ) -> Fake {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let log = Arc::clone(&seen);

@@ -4,6 +4,7 @@ mod auth;
 mod failover;
 mod fake;
 mod hostile;
+mod names;
 mod redirects;
 mod tags;
 mod transfer;
@@ -22,6 +23,15 @@ use crate::{
     config::{self, CredentialSource, Credentials, Endpoint, Identity},
     metrics::Metrics,
     oci::{Algorithm, Digest, Name, Reference},
+};
+
+/// Limits that are short.
+const LIMITS: config::Download = config::Download {
+    connect_timeout: Duration::from_millis(500),
+    idle_timeout: Duration::from_millis(300),
+    prefetch: false,
+    retries: 0,
+    max_concurrent: 1,
 };
 
 /// An upstream at these URLs, without credentials.
@@ -49,7 +59,7 @@ fn endpoint(url: &str, source: Option<CredentialSource>) -> Endpoint {
 }
 
 fn build(endpoints: Vec<Endpoint>, trusted_realms: &[&str]) -> Upstream {
-    build_with(endpoints, trusted_realms, &shared(Resolver::system()))
+    build_with(endpoints, trusted_realms, &shared(&LIMITS, Resolver::system()))
 }
 
 fn build_with(endpoints: Vec<Endpoint>, trusted_realms: &[&str], shared: &Shared<'_>) -> Upstream {
@@ -65,17 +75,10 @@ fn build_with(endpoints: Vec<Endpoint>, trusted_realms: &[&str], shared: &Shared
     Upstream::new(&config, shared).unwrap()
 }
 
-/// What upstreams share, with limits that are short.
-fn shared(resolver: Resolver) -> Shared<'static> {
-    static LIMITS: config::Download = config::Download {
-        connect_timeout: Duration::from_millis(500),
-        idle_timeout: Duration::from_millis(300),
-        prefetch: false,
-        retries: 0,
-        max_concurrent: 1,
-    };
+/// What upstreams share.
+fn shared(limits: &config::Download, resolver: Resolver) -> Shared<'_> {
     Shared {
-        limits: &LIMITS,
+        limits,
         own_listeners: Arc::new([]),
         helpers: Arc::default(),
         resolver,
@@ -123,7 +126,8 @@ fn kind(error: &Error) -> &'static str {
 /// A client of the endpoint at `url` that waits 200 ms for an answer.
 fn impatient_client(url: &str, metrics: Arc<Metrics>) -> Client {
     let endpoint = endpoint(url, None);
-    let connector = Connector::new(&endpoint.url, &endpoint, &shared(Resolver::system())).unwrap();
+    let connector =
+        Connector::new(&endpoint.url, &endpoint, &shared(&LIMITS, Resolver::system())).unwrap();
     let health = Arc::new(Health::new(&"registry.test".parse().unwrap(), metrics));
     let times = Times { first_byte: Duration::from_millis(200), idle: Duration::from_secs(5) };
     Client::new(connector, health, times)
