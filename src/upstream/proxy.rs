@@ -64,7 +64,8 @@ async fn upgraded(response: Response<Incoming>) -> Result<upgrade::Upgraded, Box
     let status = response.status();
     match status {
         StatusCode::OK => Ok(upgrade::on(response).await?),
-        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+        // tinyproxy says 401 to a wrong password.
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED => {
             let remark = "; write a right user:password@ before its host";
             Err(Refusal { status, remark }.into())
         }

@@ -11,9 +11,11 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, InconsistentKeys,
+    RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
 
@@ -62,6 +64,7 @@ fn client_config(
     shown: Option<&config::ClientCertificate>,
 ) -> Result<ClientConfig, SetupError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
+    let shown = shown.map(|files| certified_key(files, &provider)).transpose()?;
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| SetupError(format!("TLS: {error}")))?;
@@ -73,37 +76,40 @@ fn client_config(
     };
     let mut config = match shown {
         None => builder.with_no_client_auth(),
-        Some(files) => {
-            let (certificates, key) = (certificates(&files.cert)?, private_key(&files.key)?);
-            let config = builder.with_client_auth_cert(certificates, key);
-            config.map_err(|error| refusal(files, &error))?
-        }
+        Some(shown) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown))),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// Whether the certificate is one that the endpoint believes is the endpoint's to say, even if it is
+/// of version 1, which rustls believes of nobody and `openssl x509 -req` makes unless told otherwise.
+fn certified_key(
+    files: &config::ClientCertificate,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, SetupError> {
+    let certificates = certificates(&files.cert)?;
+    let no_key = || wrong("client_key", &files.key, NO_KEY);
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|_| no_key())?;
+    let key = provider.key_provider.load_private_key(key).map_err(|_| no_key())?;
+    let pair = CertifiedKey::new(certificates, key);
+    match pair.keys_match() {
+        Err(TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            let cert = files.cert.display();
+            let problem = format!("is not the key of {cert}; name the one it was made with");
+            Err(wrong("client_key", &files.key, &problem))
+        }
+        Err(TlsError::InvalidCertificate(CertificateError::BadEncoding)) => {
+            Err(wrong("client_cert", &files.cert, NO_CERTIFICATE))
+        }
+        Ok(()) | Err(_) => Ok(pair),
+    }
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, SetupError> {
     let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
     let read: Option<Vec<_>> = read.ok().filter(|certificates: &Vec<_>| !certificates.is_empty());
     read.ok_or_else(|| wrong("client_cert", file, NO_CERTIFICATE))
-}
-
-fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, SetupError> {
-    PrivateKeyDer::from_pem_file(file).map_err(|_| wrong("client_key", file, NO_KEY))
-}
-
-/// Whose fault it is that rustls refuses the pair.
-fn refusal(files: &config::ClientCertificate, error: &TlsError) -> SetupError {
-    if let TlsError::InvalidCertificate(_) = error {
-        return wrong("client_cert", &files.cert, NO_CERTIFICATE);
-    }
-    if let TlsError::InconsistentKeys(_) = error {
-        let cert = files.cert.display();
-        let problem = format!("is not the key of {cert}; name the one it was made with");
-        return wrong("client_key", &files.key, &problem);
-    }
-    wrong("client_key", &files.key, NO_KEY)
 }
 
 fn wrong(key: &str, file: &Path, problem: &str) -> SetupError {
@@ -248,5 +254,23 @@ mod tests {
                 client_config(Verifier::Roots(roots), Some(&files)).expect(label);
             }
         }
+    }
+
+    #[test]
+    fn a_client_certificate_of_version_1_is_shown() {
+        let pair = rcgen::KeyPair::generate().unwrap();
+        let certificate = rcgen::CertificateParams::default().self_signed(&pair).unwrap();
+        let mut der = certificate.der().to_vec();
+        let version_3 = [0xa0, 3, 2, 1, 2];
+        let place = der.windows(5).position(|bytes| bytes == version_3).unwrap();
+        der[place + 4] = 0;
+        let directory = tempfile::tempdir().unwrap();
+        let [cert, key] = ["cert.pem", "key.pem"].map(|name| directory.path().join(name));
+        let body = STANDARD.encode(der);
+        let pem = format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+        std::fs::write(&cert, pem).unwrap();
+        std::fs::write(&key, pair.serialize_pem()).unwrap();
+        let files = config::ClientCertificate { cert, key };
+        client_config(Verifier::Nobody, Some(&files)).unwrap();
     }
 }
