@@ -52,12 +52,11 @@ struct Draft<'a> {
 }
 
 impl Upstream {
-    /// A warning for each endpoint whose certificate nobody verifies.
+    /// A warning for each endpoint whose certificate nobody verifies; one in the clear may lead to
+    /// TLS on the same host.
     pub(super) fn unverified(&self) -> impl Iterator<Item = String> {
-        let is_unverified = |endpoint: &&Endpoint| {
-            endpoint.insecure_skip_verify && endpoint.url.scheme() == "https"
-        };
-        self.endpoints.iter().filter(is_unverified).map(|endpoint| {
+        let unverified = self.endpoints.iter().filter(|endpoint| endpoint.insecure_skip_verify);
+        unverified.map(|endpoint| {
             format!(
                 "{}: the certificate of {} is not verified (insecure_skip_verify): whoever stands between can read its credentials and change its tags; write ca instead",
                 self.registry, endpoint.url
