@@ -69,6 +69,7 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
+        self.upstreams.show_ratelimits(&self.metrics);
         let mut page = text(StatusCode::OK, self.metrics.encode());
         page.headers_mut().insert(
             CONTENT_TYPE,

@@ -223,6 +223,9 @@ pub struct Upstream {
     pub tag_ttl: Duration,
     /// Hosts that may receive the credentials although they are no part of the registry's domain.
     pub trusted_realms: Vec<String>,
+    /// With so few manifests left of upstream's quota, none is fetched in place of a cached one.
+    /// 0: all are.
+    pub quota_reserve: u64,
 }
 
 /// One place where a registry is reached.

@@ -3,10 +3,14 @@
 //! Labels are bounded: registries come from the configuration, everything else from the words
 //! written here. A name that a client made up never becomes a label.
 
+mod limits;
+
 use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
+
+pub use limits::Limits;
 
 /// Upper bounds of the histograms, in seconds: from a hit to a large layer on a slow line.
 const SECONDS: [f64; 10] = [0.000_5, 0.002, 0.01, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0, 300.0];
@@ -42,6 +46,8 @@ pub struct Metrics {
     pub upstream_endpoint_up: IntGaugeVec,
     /// Rounds in which endpoints were asked again that had failed a moment before, by `registry`.
     pub upstream_retries: IntCounterVec,
+    /// What upstream allows.
+    pub limits: Limits,
     /// Requests refused for a namespace outside the configured set.
     pub refused_namespaces: IntCounter,
     /// Downloads running now.
@@ -95,11 +101,7 @@ impl Metrics {
                 "Body bytes sent to clients.",
                 &["registry", "kind", "source"],
             ),
-            passthrough: make.counters(
-                "passthrough_total",
-                "Bodies sent past the store.",
-                &["reason"],
-            ),
+            passthrough: make.counters("passthrough_total", "Bodies past the store.", &["reason"]),
             upstream_requests: make.counters(
                 "upstream_requests_total",
                 "Requests to upstream.",
@@ -122,6 +124,7 @@ impl Metrics {
                 "Rounds in which endpoints were asked again.",
                 REGISTRY,
             ),
+            limits: Limits::new(&make),
             refused_namespaces: make.counter(
                 "refused_namespaces_total",
                 "Requests for a registry that is not configured.",

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use crate::{
     config,
+    metrics::Metrics,
     refused::{Refused, RefusedName},
-    upstream::{BreakerState, EndpointState, Upstream},
+    upstream::{BreakerState, EndpointState, RateLimit, Upstream},
 };
 
 /// What is shown of the upstreams.
@@ -31,6 +32,16 @@ impl Upstreams {
         let refused: Vec<Value> = self.refused.newest().iter().map(refused).collect();
         json!({ "upstreams": upstreams, "refused_namespaces": refused })
     }
+
+    /// Brings what upstream stated of its limits into the metrics, and takes what is out of date from
+    /// there.
+    pub(super) fn show_ratelimits(&self, metrics: &Metrics) {
+        for (config, upstream) in &self.mirrored {
+            let last = upstream.state().rate_limit;
+            let (limit, remaining) = last.map_or((None, None), |last| (last.limit, last.remaining));
+            metrics.limits.show_ratelimit(config.registry.as_str(), limit, remaining);
+        }
+    }
 }
 
 fn shown(config: &config::Upstream, upstream: &Upstream) -> Value {
@@ -46,6 +57,17 @@ fn shown(config: &config::Upstream, upstream: &Upstream) -> Value {
         "tag_ttl_seconds": config.tag_ttl.as_secs(),
         "answered_seconds_ago": state.since_answer.map(|time| time.as_secs()),
         "paused_seconds": state.pause_left.map(whole_seconds),
+        "ratelimit": state.rate_limit.as_ref().map(ratelimit),
+    })
+}
+
+fn ratelimit(last: &RateLimit) -> Value {
+    json!({
+        "limit": last.limit,
+        "remaining": last.remaining,
+        "window_seconds": last.window.as_secs(),
+        "source": last.source,
+        "seen_seconds_ago": last.seen.as_secs(),
     })
 }
 

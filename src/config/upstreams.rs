@@ -135,6 +135,7 @@ fn draft<'a>(
         default: false,
         tag_ttl: section.take("tag_ttl", value::duration).unwrap_or(tag_ttl),
         trusted_realms: trusted_realms(&mut section),
+        quota_reserve: section.take("quota_reserve", value::pulls).unwrap_or(0),
         registry,
     };
     Draft {

@@ -53,6 +53,11 @@ pub(super) fn times(written: Written<'_>) -> Parsed<'_, u32> {
     written.parsed(whole_number(written), "no whole number; write for example 8")
 }
 
+/// A number of pulls, perhaps none.
+pub(super) fn pulls(written: Written<'_>) -> Parsed<'_, u64> {
+    written.parsed(whole_number(written), "no whole number; write for example 20")
+}
+
 fn whole_number<T: FromStr>(written: Written<'_>) -> Option<T> {
     match written.value {
         Value::Toml(DeValue::Integer(number)) if number.radix() == 10 => {

@@ -12,7 +12,7 @@ use crate::{
         self, Algorithm, Children, Descriptor, Digest, MAX_NESTING, Manifest, Reference,
         RefusedManifest, Repository,
     },
-    upstream::{self, FetchedManifest, ManifestHead},
+    upstream::{self, FetchedManifest, ManifestHead, Spending},
 };
 
 /// Manifests kept in memory, in bytes.
@@ -57,7 +57,7 @@ pub struct Found {
 }
 
 pub(super) type Memory = Cache<Digest, Arc<Content>>;
-pub(super) type ManifestFlights = Flights<(Repository, Reference), Arc<Content>>;
+pub(super) type ManifestFlights = Flights<(Repository, Reference, Spending), Arc<Content>>;
 pub(super) type HeadFlights = Flights<(Repository, Digest), Option<Found>>;
 
 /// The manifests used most, bounded in bytes.
@@ -158,11 +158,11 @@ impl Mirror {
         self: &Arc<Self>,
         repository: &Repository,
         reference: &Reference,
+        spending: Spending,
         deadline: Instant,
     ) -> Result<Arc<Content>, Error> {
-        let key = (repository.clone(), reference.clone());
-        let fetch =
-            || self.clone().fetch_and_keep(repository.clone(), reference.clone(), self.deadline());
+        let key = (repository.clone(), reference.clone(), spending);
+        let fetch = || self.clone().fetch_and_keep(repository.clone(), reference.clone(), spending);
         self.fetches.join(key, deadline, fetch).await
     }
 
@@ -202,7 +202,7 @@ impl Mirror {
         }
         let reference = Reference::Digest(digest.clone());
         self.refuse_absent(&Absent::manifest(repository, &reference))?;
-        let content = self.fetch(repository, &reference, deadline).await?;
+        let content = self.fetch(repository, &reference, Spending::All, deadline).await?;
         self.count(repository, "manifest", "miss");
         Ok(Found::new(content, Source::Upstream))
     }
@@ -224,7 +224,7 @@ impl Mirror {
         match self.heads.join(key, deadline, head).await? {
             Some(found) => Ok(found),
             None => {
-                let content = self.fetch(repository, &reference, deadline).await?;
+                let content = self.fetch(repository, &reference, Spending::All, deadline).await?;
                 Ok(Found::new(content, Source::Upstream))
             }
         }
@@ -271,7 +271,7 @@ impl Mirror {
         let Some(content) = self.content(digest).await? else {
             return Ok(None);
         };
-        self.ensure_manifest_proved(repository, digest, deadline).await?;
+        self.ensure_manifest_proved(repository, digest, Spending::All, deadline).await?;
         self.ensure_obtainable(repository, &content).await?;
         self.count(repository, "manifest", "hit");
         Ok(Some(Found::new(content, Source::Cache)))
@@ -281,13 +281,14 @@ impl Mirror {
         self: Arc<Self>,
         repository: Repository,
         reference: Reference,
-        deadline: Instant,
+        spending: Spending,
     ) -> Result<Arc<Content>, Error> {
         if let Some(content) = self.just_fetched(&repository, &reference).await? {
             return Ok(content);
         }
         let mirrored = self.mirrored(&repository)?;
-        let fetched = mirrored.upstream.get_manifest(repository.name(), &reference, deadline).await;
+        let (upstream, name) = (&mirrored.upstream, repository.name());
+        let fetched = upstream.get_manifest(name, &reference, spending, self.deadline()).await;
         let absent = || Absent::manifest(&repository, &reference);
         let fetched = fetched.map_err(|error| self.remember_absent(absent(), error));
         mirrored.note(&fetched);

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::{Error, Mirror, flight::Flights, manifest::Content, missing::Absent};
 use crate::{
     oci::{Children, Digest, Reference, Repository},
-    upstream,
+    upstream::{self, Spending},
 };
 
-/// The questions under way, each named by what it may find absent.
-pub(super) type ProofFlights = Flights<Absent, ()>;
+/// The questions under way, each named by what it may find absent, and with what it may cost.
+pub(super) type ProofFlights = Flights<(Absent, Spending), ()>;
 
 impl Mirror {
     /// Makes sure that `repository` may see the blob `digest`.
@@ -36,7 +36,7 @@ impl Mirror {
         let is_listed = self.store.is_listed(repository, digest);
         let until = if is_listed { self.patience(mirrored).min(deadline) } else { deadline };
         let proof = || self.clone().prove_blob(repository.clone(), digest.clone(), self.deadline());
-        let outcome = self.proofs.join(absent, until, proof).await;
+        let outcome = self.proofs.join((absent, Spending::All), until, proof).await;
         if let Err(error) = &outcome
             && error.is_outage()
         {
@@ -49,11 +49,13 @@ impl Mirror {
         }
     }
 
-    /// Makes sure that `repository` may see the manifest `digest`.
+    /// Makes sure that `repository` may see the manifest `digest`. That costs something only where
+    /// upstream refuses HEAD.
     pub(super) async fn ensure_manifest_proved(
         self: &Arc<Self>,
         repository: &Repository,
         digest: &Digest,
+        spending: Spending,
         deadline: Instant,
     ) -> Result<(), Error> {
         if self.store.is_proved(repository, digest) {
@@ -61,9 +63,8 @@ impl Mirror {
         }
         let absent = Absent::manifest(repository, &Reference::Digest(digest.clone()));
         self.refuse_absent(&absent)?;
-        let proof =
-            || self.clone().prove_manifest(repository.clone(), digest.clone(), self.deadline());
-        self.proofs.join(absent, deadline, proof).await
+        let proof = || self.clone().prove_manifest(repository.clone(), digest.clone(), spending);
+        self.proofs.join((absent, spending), deadline, proof).await
     }
 
     /// Asks upstream for what a manifest lists and is on disk already from elsewhere, so that a
@@ -84,7 +85,8 @@ impl Mirror {
                 let proved = match content.manifest.children {
                     // With a manifest's proof come those of its children.
                     Children::Index(_) => {
-                        mirror.ensure_manifest_proved(&repository, digest, deadline).await
+                        let spending = Spending::AboveReserve;
+                        mirror.ensure_manifest_proved(&repository, digest, spending, deadline).await
                     }
                     Children::Image { .. } => {
                         mirror.ensure_proved(&repository, digest, deadline).await
@@ -117,15 +119,16 @@ impl Mirror {
         self: Arc<Self>,
         repository: Repository,
         digest: Digest,
-        deadline: Instant,
+        spending: Spending,
     ) -> Result<(), Error> {
-        let mirrored = self.mirrored(&repository)?;
+        let (mirrored, deadline) = (self.mirrored(&repository)?, self.deadline());
         let reference = Reference::Digest(digest.clone());
         let name = repository.name();
         let shown = match mirrored.upstream.head_manifest(name, &reference, deadline).await {
             Ok(_) => Ok(()),
             Err(upstream::Error::HeadRefused(_)) => {
-                mirrored.upstream.get_manifest(name, &reference, deadline).await.map(|_| ())
+                let got = mirrored.upstream.get_manifest(name, &reference, spending, deadline);
+                got.await.map(|_| ())
             }
             Err(error) => Err(error),
         };

@@ -19,6 +19,7 @@ use crate::{
     config::OnDeleted,
     oci::{Digest, Reference, Repository, Tag},
     store::TaggedManifest,
+    upstream::Spending,
 };
 
 /// The most tags remembered whose manifest upstream announced but nobody fetched.
@@ -68,7 +69,9 @@ impl Mirror {
         if let Some(found) = self.hit_by_tag(mirrored, repository, &cached).await? {
             return Ok(found);
         }
-        let refresh = tokio::spawn(self.clone().refresh(repository.clone(), tag.clone()));
+        let spending = self.spending(&cached);
+        let refresh = self.clone().refresh(repository.clone(), tag.clone(), spending);
+        let refresh = tokio::spawn(refresh);
         let refresh = async { refresh.await.unwrap_or_else(|_| Err(Error::lost())) };
         match self.ask(mirrored, &cached, deadline, refresh).await {
             Ok(content) => Ok(self.answered(repository, cached, content)),
@@ -89,18 +92,37 @@ impl Mirror {
         }
         match self.ask(mirrored, &cached, deadline, self.check_tag(repository, tag)).await {
             Ok(Checked::Fetched(content)) => Ok(self.answered(repository, cached, content)),
-            Ok(Checked::Announced(Announced { found, .. })) => match cached {
-                Some(cached) if cached.content.digest == found.digest => {
-                    let content = cached.content.clone();
-                    Ok(self.answered(repository, Some(cached), content))
+            Ok(Checked::Announced(Announced { found, .. })) => match &cached {
+                Some(Cached { content, .. }) if content.digest == found.digest => {
+                    let content = content.clone();
+                    Ok(self.answered(repository, cached, content))
                 }
-                Some(_) | None => {
-                    self.count(repository, "manifest", "miss");
-                    Ok(found)
-                }
+                Some(_) | None => match self.admits(repository, &cached, &found).await {
+                    Ok(()) => {
+                        self.count(repository, "manifest", "miss");
+                        Ok(found)
+                    }
+                    Err(error) => self.stale(repository, tag, cached, error).await,
+                },
             },
             Err(error) => self.stale(repository, tag, cached, error).await,
         }
+    }
+
+    /// Whether upstream would give what it announced now. Who is told of it comes for it, by a digest
+    /// that is not here.
+    async fn admits(
+        &self,
+        repository: &Repository,
+        cached: &Option<Cached>,
+        announced: &Found,
+    ) -> Result<(), Error> {
+        if self.store.has(&announced.digest) {
+            return Ok(());
+        }
+        let reference = Reference::Digest(announced.digest.clone());
+        let (upstream, spending) = (self.upstream(repository)?, self.spending(cached));
+        Ok(upstream.admits_manifest(repository.name(), &reference, spending).await?)
     }
 
     /// The tag's manifest, if upstream confirmed it not long ago.
@@ -123,10 +145,11 @@ impl Mirror {
         self: Arc<Self>,
         repository: Repository,
         tag: Tag,
+        spending: Spending,
     ) -> Result<Arc<Content>, Error> {
         match self.check_tag(&repository, &tag).await? {
             Checked::Announced(announced) => {
-                self.fetch_announced(&repository, &tag, &announced).await
+                self.fetch_announced(&repository, &tag, &announced, spending).await
             }
             Checked::Fetched(content) => Ok(content),
         }
@@ -173,8 +196,7 @@ impl Mirror {
         deadline: Instant,
         question: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let is_spare = |cached: &Cached| !self.is_too_old(cached.checked_at);
-        let until = match cached.as_ref().is_some_and(is_spare) {
+        let until = match self.is_spare(cached) {
             true => self.patience(mirrored).min(deadline),
             false => deadline,
         };
@@ -183,6 +205,16 @@ impl Mirror {
             return Err(Error::late());
         };
         answer
+    }
+
+    /// What the present manifest of a tag may cost.
+    fn spending(&self, cached: &Option<Cached>) -> Spending {
+        if self.is_spare(cached) { Spending::AboveReserve } else { Spending::All }
+    }
+
+    /// Whether there is something that can be served instead of upstream's answer.
+    fn is_spare(&self, cached: &Option<Cached>) -> bool {
+        cached.as_ref().is_some_and(|cached| !self.is_too_old(cached.checked_at))
     }
 
     /// Asks upstream what the tag means now; one HEAD for all who want to know.
@@ -240,7 +272,11 @@ impl Mirror {
                 self.note_announced(&repository, &tag, &announced).await?;
                 Ok(Checked::Announced(announced))
             }
-            Ok(None) => self.fetch(&repository, &reference, deadline).await.map(Checked::Fetched),
+            Ok(None) => {
+                let spending = self.spending(&self.cached_tag(&repository, &tag).await?);
+                let fetched = self.fetch(&repository, &reference, spending, deadline).await;
+                fetched.map(Checked::Fetched)
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = &checked {
@@ -286,13 +322,14 @@ impl Mirror {
         repository: &Repository,
         tag: &Tag,
         announced: &Announced,
+        spending: Spending,
     ) -> Result<Arc<Content>, Error> {
         let digest = &announced.found.digest;
         let content = match self.content(digest).await? {
             Some(content) => content,
             None => {
                 let reference = Reference::Digest(digest.clone());
-                self.fetch(repository, &reference, self.deadline()).await?
+                self.fetch(repository, &reference, spending, self.deadline()).await?
             }
         };
         let known = self.store.tag(repository, tag);
@@ -353,7 +390,13 @@ impl Mirror {
         else {
             return Err(error);
         };
-        if !self.is_obtainable(repository, &cached.content).await? {
+        let is_obtainable = if matches!(error, Error::Limited { .. }) {
+            // Upstream may have been silent because nothing was asked.
+            self.ensure_obtainable(repository, &cached.content).await.is_ok()
+        } else {
+            self.is_obtainable(repository, &cached.content).await?
+        };
+        if !is_obtainable {
             return Err(error);
         }
         self.count(repository, "manifest", "stale");

@@ -13,6 +13,7 @@ fn upstream(registry: &str, alias: &str, host: &str) -> config::Upstream {
         default: registry == "docker.io",
         tag_ttl: std::time::Duration::ZERO,
         trusted_realms: Vec::new(),
+        quota_reserve: 0,
     }
 }
 

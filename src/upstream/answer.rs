@@ -165,7 +165,7 @@ impl Answer {
     }
 
     /// Seconds or a date (RFC 9110 §10.2.3).
-    fn retry_after(&self) -> Option<Duration> {
+    pub(super) fn retry_after(&self) -> Option<Duration> {
         let value = self.header(RETRY_AFTER)?;
         let pause = match value.parse() {
             Ok(seconds) => Duration::from_secs(seconds),

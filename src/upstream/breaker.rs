@@ -159,6 +159,8 @@ impl Leave<'_> {
     pub(super) fn note<T>(self, outcome: &Result<T, Error>) {
         match outcome {
             Err(error) if error.is_outage() => self.breaker.note_failure(self.passage, error),
+            // It may be of our own making, while a limit that was stated before holds.
+            Err(Error::Limited { .. }) => {}
             Ok(_) | Err(_) => self.breaker.note_answer(),
         }
     }

@@ -26,6 +26,7 @@ use super::{
     connector::Connector,
     credentials::{Credentials, Refusal},
     health::{Health, Operation},
+    limits::{Limits, RateLimit, Spending},
     redirect::{self, Redirects},
     token::NoToken,
 };
@@ -58,6 +59,7 @@ pub(super) struct Endpoint {
     credentials: Credentials,
     auth: Authorizer,
     breaker: Breaker,
+    limits: Limits,
 }
 
 /// What is asked of a repository.
@@ -71,6 +73,7 @@ pub(super) struct Ask<'a> {
     pub(super) query: Option<String>,
     pub(super) headers: HeaderMap,
     pub(super) redirects: Redirects,
+    pub(super) spending: Spending,
 }
 
 impl<'a> Ask<'a> {
@@ -91,6 +94,7 @@ impl<'a> Ask<'a> {
             query: None,
             headers: HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(EVERY_MANIFEST))]),
             redirects: Redirects::Follow,
+            spending: Spending::All,
         }
     }
 
@@ -107,6 +111,7 @@ impl<'a> Ask<'a> {
             query: None,
             headers: HeaderMap::new(),
             redirects: Redirects::Follow,
+            spending: Spending::All,
         }
     }
 
@@ -120,6 +125,7 @@ impl<'a> Ask<'a> {
             query: Some(format!("n={TAGS_OF_A_PAGE}")),
             headers: HeaderMap::new(),
             redirects: Redirects::Follow,
+            spending: Spending::All,
         }
     }
 
@@ -133,7 +139,14 @@ impl<'a> Ask<'a> {
             query: None,
             headers: HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(OCI_INDEX))]),
             redirects: Redirects::ToTheSame,
+            spending: Spending::All,
         }
+    }
+
+    /// As long as it costs no more than this.
+    pub(super) fn spending(mut self, spending: Spending) -> Ask<'a> {
+        self.spending = spending;
+        self
     }
 
     /// Takes a redirect for the answer.
@@ -208,6 +221,7 @@ impl Endpoint {
                 &prefix,
                 Arc::clone(&shared.helpers),
             )?,
+            limits: Limits::new(&upstream.registry, upstream.quota_reserve),
             prefix,
             root,
             client,
@@ -240,8 +254,31 @@ impl Endpoint {
         }
     }
 
-    /// The last answer after as many requests as authentication takes.
+    /// Whether `ask` would be sent now.
+    pub(super) async fn admits(&self, ask: &Ask<'_>) -> Result<(), Error> {
+        self.limits.admit(&self.credentials.identity(ask.name).await, ask)
+    }
+
+    /// How much longer it asked one of Larder's identities to wait.
+    pub(super) fn pause_left(&self) -> Option<Duration> {
+        self.limits.pause_left()
+    }
+
+    /// The quota that it stated last.
+    pub(super) fn rate_limit(&self) -> Option<RateLimit> {
+        self.limits.rate_limit()
+    }
+
+    /// The last answer to one identity, if its limits let it ask.
     async fn exchange_as(&self, identity: &Identity, ask: &Ask<'_>) -> Result<Answer, NoToken> {
+        self.limits.admit(identity, ask)?;
+        let answer = self.authenticated(identity, ask).await?;
+        self.limits.note(identity, ask.operation, &answer);
+        Ok(answer)
+    }
+
+    /// The last answer after as many requests as authentication takes.
+    async fn authenticated(&self, identity: &Identity, ask: &Ask<'_>) -> Result<Answer, NoToken> {
         let started = Instant::now();
         let scope = self.scope(ask.name);
         let mut authorization = self.auth.known(&scope, identity).await?;

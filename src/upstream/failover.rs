@@ -69,7 +69,6 @@ impl Upstream {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        self.respect_pause(ask)?;
         let mut vain = Vain::new(endpoints);
         for round in 1..=ROUNDS {
             if let Some(outcome) = self.round(&mut vain, ask, deadline, &question).await {
@@ -79,9 +78,7 @@ impl Upstream {
             self.inner.health.note_retry();
             sleep(pause).await;
         }
-        let error = vain.error.unwrap_or_else(|| self.left_alone(endpoints));
-        self.note_limit(&error);
-        Err(error)
+        Err(vain.error.unwrap_or_else(|| self.left_alone(endpoints)))
     }
 
     /// The answer of this endpoint, which is asked once and whatever its breaker says: for those who
@@ -95,8 +92,7 @@ impl Upstream {
         let endpoint = self.inner.endpoints.get(place.0).ok_or_else(|| self.left_alone(&[]))?;
         let leave = endpoint.breaker().admit_anyway();
         let (time, late) = (share(deadline, 1), || self.late(ask));
-        let answer = self.put(ask.operation, leave, time, endpoint.exchange(ask), late).await;
-        answer.inspect_err(|error| self.note_limit(error))
+        self.put(ask.operation, leave, time, endpoint.exchange(ask), late).await
     }
 
     /// Asks each endpoint once. `None`: all in vain, as is told to `vain`.
@@ -159,23 +155,6 @@ impl Upstream {
             leave.note(&outcome);
         }
         outcome
-    }
-
-    /// Upstream limits manifests and lists; blobs go on, so that pulls which have begun can end.
-    fn respect_pause(&self, ask: &Ask<'_>) -> Result<(), Error> {
-        match self.inner.health.pause_left() {
-            Some(left) if ask.operation.is_limited() => Err(Error::Limited {
-                message: format!("{} limits our requests", self.registry()),
-                retry_after: Some(left),
-            }),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    fn note_limit(&self, error: &Error) {
-        if let Error::Limited { retry_after, .. } = error {
-            self.inner.health.pause(*retry_after);
-        }
     }
 
     /// That no breaker lets a question pass.

@@ -11,12 +11,6 @@ use tokio::time::Instant;
 
 use crate::{metrics::Metrics, oci::Registry};
 
-/// How long upstream is left alone after a 429 that does not say.
-const DEFAULT_PAUSE: Duration = Duration::from_secs(10);
-
-/// The longest pause that is believed. Docker Hub names hours; it may be asked before that.
-const MAX_PAUSE: Duration = Duration::from_secs(300);
-
 /// What a request is for, as the metrics name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -41,8 +35,6 @@ pub(super) struct Health {
     metrics: Arc<Metrics>,
     /// When it last answered, unless it has failed since.
     last_answer: Mutex<Option<Instant>>,
-    /// Until when it asked us to wait.
-    paused_until: Mutex<Option<Instant>>,
     probe: Mutex<Option<Flight<bool>>>,
 }
 
@@ -53,7 +45,6 @@ impl Health {
             registry: registry.to_string(),
             metrics,
             last_answer: Mutex::default(),
-            paused_until: Mutex::default(),
             probe: Mutex::default(),
         }
     }
@@ -101,19 +92,6 @@ impl Health {
     /// Whether upstream answered within the last `time` and has not failed since.
     pub(super) fn answered_within(&self, time: Duration) -> bool {
         self.since_answer().is_some_and(|since| since <= time)
-    }
-
-    /// Upstream allows no more requests for now, perhaps saying for how long.
-    pub(super) fn pause(&self, retry_after: Option<Duration>) {
-        let pause = retry_after.unwrap_or(DEFAULT_PAUSE).min(MAX_PAUSE);
-        *lock(&self.paused_until) = Some(Instant::now() + pause);
-    }
-
-    /// How much longer upstream is not to be asked; `None` when it may be.
-    pub(super) fn pause_left(&self) -> Option<Duration> {
-        let until = (*lock(&self.paused_until))?;
-        let left = until.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then_some(left)
     }
 
     /// The probe that is running, or else the one that `start` makes.

@@ -4,6 +4,7 @@
 //!
 //! - `failover`: which endpoint is asked, over `breaker`: whether it may be;
 //! - `endpoint`: one exchange, with as many requests as authentication takes;
+//! - `limits`, over `quota` and `pauses`: what it allows to whom;
 //! - `credentials`: who Larder is; `auth`, over `challenge`, `token` and `basic`: what it presents;
 //! - `redirect`: from one request to the answer it leads to;
 //! - `client`: one request on one connection;
@@ -13,7 +14,7 @@
 //! - `tags` and `referrers`, over `link`: lists that come in pages;
 //! - `quoted`: how headers quote;
 //! - `trust`: which hosts belong together;
-//! - `examination`: the same, one step at a time, for `larder doctor`; `quota`: what is left.
+//! - `examination`: the same, one step at a time, for `larder doctor`.
 
 use std::{net::SocketAddr, ops::Range, sync::Arc, time::Duration};
 
@@ -49,8 +50,10 @@ mod failover;
 pub mod fuzzing;
 mod guard;
 mod health;
+mod limits;
 mod line;
 mod link;
+mod pauses;
 mod proxy;
 mod quota;
 mod quoted;
@@ -70,6 +73,7 @@ pub use breaker::{BreakerState, EndpointState};
 pub use credentials::Helpers;
 pub use error::{Error, SetupError};
 pub use examination::{Examined, Sample, SampleSource};
+pub use limits::{RateLimit, Spending};
 pub use resolver::Resolver;
 
 /// A handle on one upstream registry; clones share connections, tokens and health.
@@ -121,12 +125,15 @@ impl Place {
 }
 
 /// What upstream's last answers say of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct UpstreamState {
     /// Time since it answered; `None` when it was never asked, or has failed since.
     pub since_answer: Option<Duration>,
-    /// How much longer it asked to be left alone.
+    /// How much longer it asked to be left alone: the longest of its endpoints' pauses, each of which
+    /// is for one identity of ours.
     pub pause_left: Option<Duration>,
+    /// The quota that it stated last, to whichever identity.
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// Upstream's answer to a HEAD of a manifest. What is `None` was missing or unusable.
@@ -189,10 +196,32 @@ impl Upstream {
         &self,
         name: &Name,
         reference: &Reference,
+        spending: Spending,
         deadline: Instant,
     ) -> Result<FetchedManifest, Error> {
-        let ask = Ask::manifest_get(name, reference);
+        let ask = Ask::manifest_get(name, reference).spending(spending);
         self.first_answer(&ask, deadline, |endpoint| endpoint.manifest(&ask)).await
+    }
+
+    /// Whether a GET of this manifest would be sent now, and no pause or reserve be in its way.
+    ///
+    /// # Errors
+    /// [`Error::Limited`], as the GET itself would end.
+    pub async fn admits_manifest(
+        &self,
+        name: &Name,
+        reference: &Reference,
+        spending: Spending,
+    ) -> Result<(), Error> {
+        let ask = Ask::manifest_get(name, reference).spending(spending);
+        let mut refused = Ok(());
+        for endpoint in &self.inner.endpoints {
+            match endpoint.admits(&ask).await {
+                Ok(()) => return Ok(()),
+                refusal => refused = refusal,
+            }
+        }
+        refused
     }
 
     /// HEAD of a blob, redirects followed, for its size (`None` when upstream does not say).
@@ -310,8 +339,16 @@ impl Upstream {
 
     /// How it is, as far as it was asked.
     pub fn state(&self) -> UpstreamState {
-        let health = &self.inner.health;
-        UpstreamState { since_answer: health.since_answer(), pause_left: health.pause_left() }
+        let endpoints = self.inner.endpoints.iter();
+        UpstreamState {
+            since_answer: self.inner.health.since_answer(),
+            pause_left: self.pause_left(),
+            rate_limit: endpoints.filter_map(Endpoint::rate_limit).min_by_key(|last| last.seen),
+        }
+    }
+
+    fn pause_left(&self) -> Option<Duration> {
+        self.inner.endpoints.iter().filter_map(Endpoint::pause_left).max()
     }
 
     /// How each of its endpoints is, in order of preference.
@@ -325,9 +362,9 @@ impl Upstream {
         self.inner.health.answered_within(time)
     }
 
-    /// Whether upstream asked us to wait, and the time is not over.
+    /// Whether upstream asked one of our identities to wait, and the time is not over.
     pub fn wants_pause(&self) -> bool {
-        self.inner.health.pause_left().is_some()
+        self.pause_left().is_some()
     }
 
     /// Whether upstream answers now: one `GET /v2/`, shared by all who ask at once, at most `limit`.

@@ -23,6 +23,7 @@ use super::{
     client::{Client, Outgoing},
     credentials::Refusal,
     health::{Flight, Operation, launch},
+    pauses::Pauses,
     redirect::{self, Redirects},
 };
 
@@ -41,6 +42,8 @@ const MAX_FETCH: Duration = Duration::from_secs(20);
 /// How long a login that was refused is not tried again. Docker Hub locks an account after ten
 /// such tries in five minutes.
 const DENIAL: Duration = Duration::from_secs(60);
+/// How long a realm is left alone after a 429 that does not say. Without tokens nothing goes on.
+const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
 /// Tokens kept before those that are of no use are dropped.
 const MAX_ENTRIES: usize = 1024;
 
@@ -59,6 +62,11 @@ impl Grant {
         self.identity == other.identity
             && self.realm == other.realm
             && self.service == other.service
+    }
+
+    /// Who asks, and whom.
+    fn asker(&self) -> (Url, Identity) {
+        (self.realm.clone(), self.identity.clone())
     }
 }
 
@@ -126,7 +134,11 @@ impl From<NoToken> for Error {
 #[derive(Default)]
 pub(super) struct Tokens {
     entries: Mutex<HashMap<String, Entry>>,
+    pauses: Arc<RealmPauses>,
 }
+
+/// Realms that limit the requests of an identity.
+type RealmPauses = Pauses<(Url, Identity)>;
 
 struct Entry {
     grant: Grant,
@@ -150,7 +162,7 @@ impl Tokens {
         grant: &Grant,
         client: &Arc<Client>,
     ) -> Result<Token, NoToken> {
-        self.flight(scope, grant, client).await
+        self.flight(scope, grant, client)?.await
     }
 
     /// Never hands out `refused` again.
@@ -165,27 +177,44 @@ impl Tokens {
         }
     }
 
-    fn flight(&self, scope: &str, grant: &Grant, client: &Arc<Client>) -> TokenFlight {
+    fn flight(
+        &self,
+        scope: &str,
+        grant: &Grant,
+        client: &Arc<Client>,
+    ) -> Result<TokenFlight, Error> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.get(scope)
             && entry.grant == *grant
             && entry.is_of_use()
         {
-            return entry.flight.clone();
+            return Ok(entry.flight.clone());
         }
         if let Some(refused) = refused_login(&entries, grant) {
-            return refused;
+            return Ok(refused);
         }
+        self.respect_pause(grant)?;
         if entries.len() >= MAX_ENTRIES {
             entries.retain(|_, entry| entry.is_of_use());
         }
         if entries.len() >= MAX_ENTRIES {
             entries.clear();
         }
-        let flight = start(Arc::clone(client), grant.clone());
+        let flight = start(Arc::clone(client), grant.clone(), Arc::clone(&self.pauses));
         let entry = Entry { grant: grant.clone(), flight: flight.clone() };
         entries.insert(scope.to_owned(), entry);
-        flight
+        Ok(flight)
+    }
+
+    fn respect_pause(&self, grant: &Grant) -> Result<(), Error> {
+        match self.pauses.left(&grant.asker()) {
+            Some(left) => Err(Error::Unreachable(format!(
+                "{} limits our requests for tokens for another {} s",
+                grant.realm.authority(),
+                left.as_secs()
+            ))),
+            None => Ok(()),
+        }
     }
 }
 
@@ -224,26 +253,37 @@ fn refused_login(entries: &HashMap<String, Entry>, grant: &Grant) -> Option<Toke
     same_login().find(|entry| entry.has_refused_login()).map(|entry| entry.flight.clone())
 }
 
-fn start(client: Arc<Client>, grant: Grant) -> TokenFlight {
+fn start(client: Arc<Client>, grant: Grant, pauses: Arc<RealmPauses>) -> TokenFlight {
     let request = async move {
         let late = |_| {
             let what = format!("no token from {} in time", grant.realm.authority());
             Err(Error::Unreachable(what).into())
         };
-        tokio::time::timeout(MAX_FETCH, fetch(&client, &grant)).await.unwrap_or_else(late)
+        tokio::time::timeout(MAX_FETCH, fetch(&client, &grant, &pauses)).await.unwrap_or_else(late)
     };
     launch(request.boxed())
 }
 
-async fn fetch(client: &Client, grant: &Grant) -> Result<Token, NoToken> {
+async fn fetch(client: &Client, grant: &Grant, pauses: &RealmPauses) -> Result<Token, NoToken> {
+    let answer = ask(client, grant).await?;
+    if answer.status == StatusCode::TOO_MANY_REQUESTS {
+        pauses.begin(grant.asker(), answer.retry_after().unwrap_or(DEFAULT_PAUSE));
+    }
+    match answer.method {
+        Method::POST => token(answer).await.map_err(NoToken::for_good),
+        _ => token(answer).await,
+    }
+}
+
+async fn ask(client: &Client, grant: &Grant) -> Result<Answer, Error> {
     if let Identity::Token(secret) = &grant.identity {
         let answer = client.send(&refresh(grant, secret)).await.map_err(Error::for_good)?;
         // Not every realm speaks OAuth2, and they say so in many ways.
         if !matches!(answer.status.as_u16(), 300..=399 | 400 | 401 | 404 | 405) {
-            return token(answer).await.map_err(NoToken::for_good);
+            return Ok(answer);
         }
     }
-    token(redirect::follow(client, query(grant), Redirects::Follow).await?).await
+    redirect::follow(client, query(grant), Redirects::Follow).await
 }
 
 /// The GET of token.md. A query of the realm's own stays.

@@ -35,6 +35,7 @@ mod http;
 mod http2;
 mod ipv6;
 mod lazy;
+mod limits;
 mod log;
 mod memory;
 mod metrics;

@@ -351,6 +351,7 @@ async fn the_upstreams_are_shown() {
         "tag_ttl_seconds": 60,
         "answered_seconds_ago": quay["answered_seconds_ago"].as_u64().unwrap(),
         "paused_seconds": null,
+        "ratelimit": null,
     });
     assert_eq!(*quay, expected);
     assert!(!shown.to_string().contains("s3cret") && !shown.to_string().contains("robot"));

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    upstream::{client::Outgoing, health::Operation},
+    upstream::{Spending, client::Outgoing, health::Operation},
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
@@ -38,7 +38,7 @@ fn deadline(want: &str) -> Instant {
 
 /// What came of asking for a manifest, where `want` is expected.
 async fn outcome(upstream: &Upstream, want: &str) -> Result<(), &'static str> {
-    let outcome = upstream.get_manifest(&name(), &tag(), deadline(want)).await;
+    let outcome = upstream.get_manifest(&name(), &tag(), Spending::All, deadline(want)).await;
     outcome.map(drop).map_err(|error| kind(&error))
 }
 
@@ -89,7 +89,8 @@ async fn an_error_that_does_not_end_is_not_waited_for() {
     let reply = chunked(403).then_repeats("1\r\nx\r\n", SLOWLY);
     let fake = Fake::start(move |_| reply.clone()).await;
     let deadline = Instant::now() + BOUND;
-    let outcome = anonymous(&[fake.url()]).get_manifest(&name(), &tag(), deadline).await;
+    let outcome =
+        anonymous(&[fake.url()]).get_manifest(&name(), &tag(), Spending::All, deadline).await;
     assert!(matches!(outcome, Err(Error::Denied(_))), "{outcome:?}");
 }
 

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    Error, Resolver, Shared, Upstream,
+    Error, Resolver, Shared, Spending, Upstream,
     client::{Client, Times},
     connector::Connector,
     health::Health,
@@ -71,6 +71,7 @@ fn build_with(endpoints: Vec<Endpoint>, trusted_realms: &[&str], shared: &Shared
         default: false,
         tag_ttl: Duration::ZERO,
         trusted_realms: trusted_realms.iter().map(ToString::to_string).collect(),
+        quota_reserve: 0,
     };
     Upstream::new(&config, shared).unwrap()
 }
@@ -103,7 +104,7 @@ fn soon() -> Instant {
 }
 
 async fn get_manifest(upstream: &Upstream) -> Result<super::FetchedManifest, Error> {
-    upstream.get_manifest(&name(), &tag(), soon()).await
+    upstream.get_manifest(&name(), &tag(), Spending::All, soon()).await
 }
 
 async fn get_blob(upstream: &Upstream) -> Result<super::BlobBody, Error> {

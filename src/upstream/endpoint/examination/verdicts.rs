@@ -134,8 +134,17 @@ fn denied(error: &Error, identity: &Identity) -> Verdict {
 
 /// How much is left.
 pub(super) fn quota_verdict(quota: &Quota) -> Verdict {
+    let window = match quota.window.as_secs() {
+        hours if hours % 3600 == 0 => format!("{} h", hours / 3600),
+        seconds => format!("{seconds} s"),
+    };
+    let allowed = match quota.limit {
+        Some(limit) => format!("{limit} pulls in {window}"),
+        None => format!("the pulls in {window}"),
+    };
     match quota.remaining {
-        0 => Verdict::doubtful(format!("{quota}; credentials may have more")),
-        _ => Verdict::good(quota.to_string()),
+        Some(0) => Verdict::doubtful(format!("0 of {allowed} are left; credentials may have more")),
+        Some(remaining) => Verdict::good(format!("{remaining} of {allowed} are left")),
+        None => Verdict::good(format!("{allowed}; how many are left is not said")),
     }
 }

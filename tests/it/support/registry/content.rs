@@ -102,8 +102,14 @@ impl Shared {
         let Some((repository, kind, reference)) = split(path) else {
             return self.challenge(state, request, None).unwrap_or_else(|| Answer::new(200, "{}"));
         };
-        self.challenge(state, request, Some(repository))
-            .unwrap_or_else(|| self.content(state, request, repository, kind, reference))
+        if let Some(refusal) = self.challenge(state, request, Some(repository)) {
+            return refusal;
+        }
+        let answer = self.content(state, request, repository, kind, reference);
+        match (&mut state.quota, kind) {
+            (Some(quota), "manifests") => quota.limited(request, answer),
+            _ => answer,
+        }
     }
 
     fn content(

@@ -10,6 +10,7 @@ mod http;
 mod listen;
 mod manners;
 mod profile;
+mod quota;
 
 pub use auth::Auth;
 pub use fault::{Fault, Gate};
@@ -35,6 +36,7 @@ use self::{
     auth::Tokens,
     content::Content,
     fault::{Rule, Rules, Wanting},
+    quota::Quota,
 };
 use super::{Image, Index, address, content::sha256, tls::TestCa, wait::within_limit};
 
@@ -85,6 +87,7 @@ struct State {
     rules: Rules,
     auth: Auth,
     tokens: Tokens,
+    quota: Option<Quota>,
 }
 
 impl FakeRegistry {
@@ -223,6 +226,11 @@ impl FakeRegistry {
     pub fn on_range(&self, path: &str, fault: Fault) {
         let rule = Rule::new("GET", path, fault).wanting(Wanting::ARange);
         self.shared.lock().rules.add(rule);
+    }
+
+    /// Gives so many manifests within `window` seconds, as Docker Hub does, from now on.
+    pub fn limit_pulls(&self, limit: usize, window: u64) {
+        self.shared.lock().quota = Some(Quota { limit, window, spent: 0 });
     }
 
     /// Forgets all rules.

@@ -1,0 +1,44 @@
+//! The families that tell what upstream allows.
+
+use prometheus::IntGaugeVec;
+
+use super::Families;
+
+/// What upstream allows, by `registry`.
+#[derive(Debug)]
+pub struct Limits {
+    ratelimit_limit: IntGaugeVec,
+    ratelimit_remaining: IntGaugeVec,
+}
+
+impl Limits {
+    pub(super) fn new(make: &Families<'_>) -> Limits {
+        let gauges = |name, help| make.gauges(name, help, &["registry"]);
+        Limits {
+            ratelimit_limit: gauges(
+                "upstream_ratelimit_limit",
+                "Manifests that upstream gives in a window.",
+            ),
+            ratelimit_remaining: gauges(
+                "upstream_ratelimit_remaining",
+                "Manifests that upstream still gives in this window.",
+            ),
+        }
+    }
+
+    /// Shows how many manifests a registry gives. What is not known is not shown, not even as 0.
+    pub fn show_ratelimit(&self, registry: &str, limit: Option<u64>, remaining: Option<u64>) {
+        for (family, number) in
+            [(&self.ratelimit_limit, limit), (&self.ratelimit_remaining, remaining)]
+        {
+            match number {
+                Some(number) => {
+                    let number = i64::try_from(number).unwrap_or(i64::MAX);
+                    family.with_label_values(&[registry]).set(number);
+                }
+                // It may never have been shown.
+                None => drop(family.remove_label_values(&[registry])),
+            }
+        }
+    }
+}
