@@ -40,6 +40,7 @@ pub use no_proxy::is_loopback_name;
 pub use proxy::{Proxies, Proxy, Route};
 pub use reader::Sources;
 pub use tls::{ClientCertificate, Tls};
+pub use upstreams::MIN_CONNECTIONS;
 
 /// Where the registry API is served unless configured.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
@@ -223,6 +224,9 @@ pub struct Upstream {
     pub tag_ttl: Duration,
     /// Hosts that may receive the credentials although they are no part of the registry's domain.
     pub trusted_realms: Vec<String>,
+    /// How many requests to upstream, tokens included, may be under way at once; at least
+    /// [`MIN_CONNECTIONS`].
+    pub max_connections: usize,
     /// With so few manifests left of upstream's quota, none is fetched in place of a cached one.
     /// 0: all are.
     pub quota_reserve: u64,

@@ -10,7 +10,7 @@ use prometheus::{
     Opts, TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
 
-pub use limits::Limits;
+pub use limits::{InUse, Limits};
 
 /// Upper bounds of the histograms, in seconds: from a hit to a large layer on a slow line.
 const SECONDS: [f64; 10] = [0.000_5, 0.002, 0.01, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0, 300.0];
@@ -46,7 +46,7 @@ pub struct Metrics {
     pub upstream_endpoint_up: IntGaugeVec,
     /// Rounds in which endpoints were asked again that had failed a moment before, by `registry`.
     pub upstream_retries: IntCounterVec,
-    /// What upstream allows.
+    /// What upstream allows, and what of that is used.
     pub limits: Limits,
     /// Requests refused for a namespace outside the configured set.
     pub refused_namespaces: IntCounter,

@@ -9,7 +9,7 @@ use super::{
     ClientCertificate, Credentials, Endpoint, Proxies, Upstream,
     reader::{Reader, Section},
     value,
-    written::{Origin, Value, Written},
+    written::{Origin, Value, Written, Wrong},
 };
 use crate::oci::Registry;
 
@@ -41,6 +41,13 @@ const BUILT_IN_TAG_TTL: Duration = Duration::from_secs(60);
 
 /// How long a tag of any other registry is fresh.
 const ADDED_TAG_TTL: Duration = Duration::ZERO;
+
+/// How many requests to one upstream may be under way at once unless configured: ten images that
+/// containerd's `ctr` pulls by itself, six layers at a time.
+const MAX_CONNECTIONS: usize = 64;
+
+/// The least that can be configured: one for blobs and two that are kept for all else.
+pub const MIN_CONNECTIONS: usize = 3;
 
 /// An upstream whose names have not been compared with the others' yet.
 struct Draft<'a> {
@@ -135,6 +142,7 @@ fn draft<'a>(
         default: false,
         tag_ttl: section.take("tag_ttl", value::duration).unwrap_or(tag_ttl),
         trusted_realms: trusted_realms(&mut section),
+        max_connections: section.take("max_connections", connections).unwrap_or(MAX_CONNECTIONS),
         quota_reserve: section.take("quota_reserve", value::pulls).unwrap_or(0),
         registry,
     };
@@ -164,6 +172,16 @@ fn trusted_realms(section: &mut Section<'_, '_>) -> Vec<String> {
     let hosts = section.take("trusted_realms", value::list_of(value::host));
     let hosts = hosts.unwrap_or_default();
     hosts.iter().map(Registry::to_string).collect()
+}
+
+fn connections(written: Written<'_>) -> Result<usize, Wrong<'_>> {
+    let count = value::positive_count(written)?;
+    match count {
+        ..MIN_CONNECTIONS => Err(written.wrong(&format!(
+            "{count} is too few: two are kept for manifests and tokens; write {MIN_CONNECTIONS} or more"
+        ))),
+        MIN_CONNECTIONS.. => Ok(count),
+    }
 }
 
 /// What is stated of the way to an endpoint, in its own table or in the section.

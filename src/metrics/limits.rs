@@ -1,15 +1,20 @@
 //! The families that tell what upstream allows.
 
-use prometheus::IntGaugeVec;
+use prometheus::{IntGauge, IntGaugeVec};
 
 use super::Families;
 
-/// What upstream allows, by `registry`.
+/// What upstream allows, and what of that is used, by `registry`.
 #[derive(Debug)]
 pub struct Limits {
     ratelimit_limit: IntGaugeVec,
     ratelimit_remaining: IntGaugeVec,
+    connections: IntGaugeVec,
 }
+
+/// Counts a connection for as long as it lives.
+#[derive(Debug)]
+pub struct InUse(IntGauge);
 
 impl Limits {
     pub(super) fn new(make: &Families<'_>) -> Limits {
@@ -23,7 +28,18 @@ impl Limits {
                 "upstream_ratelimit_remaining",
                 "Manifests that upstream still gives in this window.",
             ),
+            connections: gauges(
+                "upstream_connections",
+                "Connections in use now, of max_connections.",
+            ),
         }
+    }
+
+    /// Counts one more connection to a registry.
+    pub fn use_connection(&self, registry: &str) -> InUse {
+        let gauge = self.connections.with_label_values(&[registry]);
+        gauge.inc();
+        InUse(gauge)
     }
 
     /// Shows how many manifests a registry gives. What is not known is not shown, not even as 0.
@@ -40,5 +56,11 @@ impl Limits {
                 None => drop(family.remove_label_values(&[registry])),
             }
         }
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -7,13 +7,14 @@ use std::{ops::Range, pin::Pin};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, Stream, stream};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
 use super::{
     download::{Growing, Progress},
+    relay::Relay,
     remote::Remote,
 };
-use crate::upstream::{self, BlobBody};
+use crate::upstream;
 
 /// A range that starts no farther past what the file has waits for it, in bytes.
 const NEAR: u64 = 4 * 1024 * 1024;
@@ -37,7 +38,10 @@ pub(super) fn ahead(growing: &Growing, range: Range<u64>) -> Option<Ahead> {
         }
         remote.metrics.passthrough.with_label_values(&["range"]).inc();
         match remote.part(&range, size).await {
-            Ok(body) => Some(Passed { body, remote, _slot: slot }),
+            Ok(body) => {
+                let body = Relay::start(body, Some(slot), remote.patience);
+                Some(Passed { body, remote })
+            }
             Err(upstream::Error::Invalid(_)) => {
                 // Upstream knows no ranges, or none of this blob: nobody need ask for another.
                 slots.close();
@@ -51,9 +55,8 @@ pub(super) fn ahead(growing: &Growing, range: Range<u64>) -> Option<Ahead> {
 
 /// A range on its way.
 struct Passed {
-    body: BlobBody,
+    body: Relay,
     remote: Remote,
-    _slot: OwnedSemaphorePermit,
 }
 
 fn pieces(passed: Option<Passed>) -> impl Stream<Item = Bytes> {

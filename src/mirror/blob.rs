@@ -244,6 +244,7 @@ impl Mirror {
             repository: repository.clone(),
             digest: digest.clone(),
             metrics: self.metrics.clone(),
+            patience: self.patience,
         })
     }
 }

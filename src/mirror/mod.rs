@@ -20,6 +20,7 @@ mod prefetch;
 mod proof;
 mod range;
 mod referrers;
+mod relay;
 mod remote;
 mod resume;
 mod tag;
@@ -87,6 +88,8 @@ pub struct Mirror {
     prefetch: Prefetch,
     /// How often in a row an endpoint is asked in vain to go on with a blob.
     retries: u32,
+    /// How long a client may take nothing of a body that is passed to it from upstream.
+    patience: Duration,
     fetches: ManifestFlights,
     heads: HeadFlights,
     blob_heads: SizeFlights,
@@ -155,6 +158,7 @@ impl Mirror {
             downloads: Mutex::default(),
             prefetch: Prefetch::new(&config.download),
             retries: config.download.retries,
+            patience: config.download.idle_timeout,
             fetches: Flights::default(),
             heads: Flights::default(),
             blob_heads: Flights::default(),

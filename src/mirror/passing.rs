@@ -8,6 +8,7 @@ use futures_util::{TryStreamExt as _, stream};
 use super::{
     body::{BlobStream, flushed},
     download::Failure,
+    relay::Relay,
     remote::Remote,
 };
 use crate::{oci::Hasher, upstream::BlobBody};
@@ -17,7 +18,7 @@ pub(super) struct Untaken {
     remote: Remote,
     size: Option<u64>,
     /// All of it, until some of it is asked for.
-    whole: Option<BlobBody>,
+    whole: Option<Relay>,
 }
 
 impl Untaken {
@@ -26,7 +27,10 @@ impl Untaken {
     pub(super) fn new(whole: BlobBody, remote: Remote) -> Option<Untaken> {
         let size = whole.size();
         let is_right = size != Some(0) || verify(&remote, remote.digest.hasher()).is_ok();
-        is_right.then_some(Untaken { remote, size, whole: Some(whole) })
+        is_right.then(|| {
+            let whole = Some(Relay::start(whole, None, remote.patience));
+            Untaken { remote, size, whole }
+        })
     }
 
     /// In bytes, as upstream announced it.
@@ -36,20 +40,25 @@ impl Untaken {
 
     /// The bytes of `range`. From the beginning, they are read from the whole, whose last byte
     /// waits for the digest. Farther on, they are a request of their own and cannot be verified;
-    /// if upstream does not give that, all that is before them is read and dropped.
+    /// if upstream does not give that to who asks first, all that is before them is read and dropped.
     pub(super) fn part(&mut self, range: Range<u64>) -> BlobStream {
         let (remote, size, whole) = (self.remote.clone(), self.size, self.whole.take());
         let opened = async move {
-            let is_at_hand = range.start == 0 && whole.is_some();
-            let part = match size {
-                Some(size) if !is_at_hand => remote.part(&range, size).await.ok(),
-                Some(_) | None => None,
-            };
-            match (part, whole) {
-                (Some(part), _) => Ok(unchecked(part, remote)),
-                (None, Some(whole)) => Ok(Checked::new(whole, remote, range).into_stream()),
-                (None, None) => flushed(Err(broken())).await,
+            let is_first = whole.is_some();
+            if let Some(whole) = whole.filter(|_| range.start == 0 || size.is_none()) {
+                return Ok(Checked::new(whole, remote, range).into_stream());
             }
+            // By now the whole is let go: who waits for a connection must not hold one.
+            if let Some(size) = size
+                && let Ok(part) = remote.part(&range, size).await
+            {
+                return Ok(unchecked(part, remote));
+            }
+            if is_first && let Ok(whole) = remote.whole().await {
+                let whole = Relay::start(whole, None, remote.patience);
+                return Ok(Checked::new(whole, remote, range).into_stream());
+            }
+            flushed(Err(broken())).await
         };
         Box::pin(stream::once(opened).try_flatten())
     }
@@ -57,6 +66,7 @@ impl Untaken {
 
 /// A part as it comes. It has the right length, or fails.
 fn unchecked(part: BlobBody, remote: Remote) -> BlobStream {
+    let part = Relay::start(part, None, remote.patience);
     Box::pin(stream::try_unfold((part, remote), |(mut part, remote)| async move {
         let piece = part.chunk().await.map_err(|error| {
             remote.report(&error);
@@ -68,7 +78,7 @@ fn unchecked(part: BlobBody, remote: Remote) -> BlobStream {
 
 /// A whole body, of which the client gets `range`; the rest is hashed and dropped.
 struct Checked {
-    body: BlobBody,
+    body: Relay,
     remote: Remote,
     /// Taken when the digest is compared.
     hasher: Option<Hasher>,
@@ -79,7 +89,7 @@ struct Checked {
 }
 
 impl Checked {
-    fn new(body: BlobBody, remote: Remote, range: Range<u64>) -> Checked {
+    fn new(body: Relay, remote: Remote, range: Range<u64>) -> Checked {
         let hasher = Some(remote.digest.hasher());
         Checked { body, remote, hasher, held: Bytes::new(), range, offset: 0 }
     }

@@ -154,8 +154,10 @@ impl Mirror {
 
     /// Whether upstream can be asked for what no client waits for.
     fn is_available(&self, repository: &Repository) -> bool {
-        self.mirrored(repository)
-            .is_ok_and(|mirrored| !mirrored.is_out() && !mirrored.upstream.wants_pause())
+        self.mirrored(repository).is_ok_and(|mirrored| {
+            let upstream = &mirrored.upstream;
+            !mirrored.is_out() && !upstream.wants_pause() && upstream.has_spare_connections()
+        })
     }
 
     /// Whether a layer is not here, and may be upstream.

@@ -1,6 +1,6 @@
 //! A blob as upstream has it.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -18,6 +18,8 @@ pub(super) struct Remote {
     pub(super) repository: Repository,
     pub(super) digest: Digest,
     pub(super) metrics: Arc<Metrics>,
+    /// How long the client may take nothing of what is passed to it.
+    pub(super) patience: Duration,
 }
 
 impl Remote {
@@ -31,6 +33,14 @@ impl Remote {
         let deadline = Instant::now() + ANSWER_DEADLINE;
         let part = self.upstream.get_blob_part(name, &self.digest, range, size, deadline).await;
         part.inspect_err(|error| self.report(error))
+    }
+
+    /// A GET of all of it. That upstream does not give it is reported.
+    pub(super) async fn whole(&self) -> Result<BlobBody, upstream::Error> {
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        let name = self.repository.name();
+        let whole = self.upstream.get_blob(name, &self.digest, deadline).await;
+        whole.inspect_err(|error| self.report(error))
     }
 
     /// Counts and logs that upstream did not give a part. There is another way to its bytes as a

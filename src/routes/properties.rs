@@ -186,6 +186,7 @@ fn upstream((registry, alias, host): (&str, &str, &str)) -> config::Upstream {
         default: registry == REGISTRIES[0].0,
         tag_ttl: std::time::Duration::ZERO,
         trusted_realms: Vec::new(),
+        max_connections: config::MIN_CONNECTIONS,
         quota_reserve: 0,
     }
 }

@@ -13,6 +13,7 @@ fn upstream(registry: &str, alias: &str, host: &str) -> config::Upstream {
         default: registry == "docker.io",
         tag_ttl: std::time::Duration::ZERO,
         trusted_realms: Vec::new(),
+        max_connections: config::MIN_CONNECTIONS,
         quota_reserve: 0,
     }
 }

@@ -7,7 +7,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::{Error, Place, client::causes, health::Health};
+use super::{Error, Place, client::causes, connections::Connection, health::Health};
 
 /// The body of a blob on its way from upstream.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct BlobBody {
     left: Option<u64>,
     idle_timeout: Duration,
     health: Arc<Health>,
+    /// Until the end has come.
+    connection: Option<Connection>,
     /// The request, for the text of errors.
     request: String,
     /// The first failure, which is final: after it the body has no end that could be mistaken for
@@ -44,9 +46,15 @@ impl BlobBody {
             left: None,
             idle_timeout,
             health,
+            connection: None,
             request,
             failure: None,
         }
+    }
+
+    /// Keeps this connection until the body has ended, or is dropped.
+    pub(super) fn hold(&mut self, connection: Connection) {
+        self.connection = Some(connection).filter(|_| !self.incoming.is_end_stream());
     }
 
     /// The same body, which fails unless it has exactly `length` bytes.
@@ -111,7 +119,10 @@ impl BlobBody {
                 Ok(None) if self.unwanted > 0 => {
                     return Err(self.broke_off("it is shorter than what is here already"));
                 }
-                Ok(None) => return Ok(None),
+                Ok(None) => {
+                    self.connection = None;
+                    return Ok(None);
+                }
                 Ok(Some(Err(error))) => return Err(self.broke_off(&causes(&error))),
                 Err(_) => {
                     let stall = self.idle_timeout;
@@ -119,6 +130,9 @@ impl BlobBody {
                     return Err(Error::Timeout(what));
                 }
             };
+            if self.incoming.is_end_stream() {
+                self.connection = None;
+            }
             // What is no data is a trailer.
             if let Ok(data) = frame.into_data() {
                 self.health.note_bytes(data.len());

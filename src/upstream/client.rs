@@ -19,6 +19,7 @@ use url::Url;
 use super::{
     BlobBody, Error,
     answer::{Answer, Source, request_line},
+    connections::{Connection, Connections},
     connector::Connector,
     guard::Refused,
     health::{Health, Operation},
@@ -34,6 +35,7 @@ pub(super) struct Client {
     pool: legacy::Client<Connector, Full<Bytes>>,
     connector: Connector,
     health: Arc<Health>,
+    connections: Arc<Connections>,
     times: Times,
 }
 
@@ -118,22 +120,29 @@ enum Failure {
 }
 
 impl Client {
-    pub(super) fn new(connector: Connector, health: Arc<Health>, times: Times) -> Client {
+    pub(super) fn new(
+        connector: Connector,
+        health: Arc<Health>,
+        connections: Arc<Connections>,
+        times: Times,
+    ) -> Client {
         let pool = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_CONNECTION)
+            .pool_max_idle_per_host(connections.limit())
             .build(connector.clone());
-        Client { pool, connector, health, times }
+        Client { pool, connector, health, connections, times }
     }
 
     /// The answer to `outgoing`, of any status. Redirects are not followed.
     pub(super) async fn send(&self, outgoing: &Outgoing) -> Result<Answer, Error> {
+        let connection = self.connections.beside(outgoing.operation).await;
         let started = Instant::now();
         match self.try_twice(outgoing).await {
             Ok(response) => {
                 let status = response.status();
                 self.health.note_answer(outgoing.operation, status, started.elapsed());
-                Ok(self.answer(outgoing, response))
+                Ok(self.answer(outgoing, response, connection))
             }
             Err(error) if error.is_outage() => {
                 self.health.note_silence(outgoing.operation);
@@ -177,10 +186,19 @@ impl Client {
         }
     }
 
-    fn answer(&self, outgoing: &Outgoing, response: Response<Incoming>) -> Answer {
+    fn answer(
+        &self,
+        outgoing: &Outgoing,
+        response: Response<Incoming>,
+        connection: Option<Connection>,
+    ) -> Answer {
         let (head, incoming) = response.into_parts();
         let request = request_line(&outgoing.method, &outgoing.url);
         let health = Arc::clone(&self.health);
+        let mut body = BlobBody::new(incoming, request, self.times.idle, health);
+        if let Some(connection) = connection {
+            body.hold(connection);
+        }
         Answer {
             method: outgoing.method.clone(),
             url: outgoing.url.clone(),
@@ -188,7 +206,7 @@ impl Client {
             status: head.status,
             headers: head.headers,
             secrets: Secrets::of(outgoing),
-            body: BlobBody::new(incoming, request, self.times.idle, health),
+            body,
         }
     }
 }

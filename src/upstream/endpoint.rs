@@ -23,6 +23,7 @@ use super::{
     auth::{Authorization, Authorizer},
     breaker::Breaker,
     client::{Client, Outgoing, Times},
+    connections::Connections,
     connector::Connector,
     credentials::{Credentials, Refusal},
     health::{Health, Operation},
@@ -192,6 +193,7 @@ impl Endpoint {
         upstream: &config::Upstream,
         shared: &Shared<'_>,
         health: Arc<Health>,
+        connections: Arc<Connections>,
     ) -> Result<Endpoint, SetupError> {
         let root = endpoint
             .url
@@ -199,7 +201,7 @@ impl Endpoint {
             .map_err(|error| SetupError(format!("endpoint {}: {error}", endpoint.url)))?;
         let connector = Connector::new(&root, endpoint, shared)?;
         let times = Times { first_byte: FIRST_BYTE, idle: shared.limits.idle_timeout };
-        let client = Arc::new(Client::new(connector.clone(), health, times));
+        let client = Arc::new(Client::new(connector.clone(), health, connections, times));
         let prefix = prefix_of(&endpoint.url);
         Ok(Endpoint {
             place,

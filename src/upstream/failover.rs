@@ -41,10 +41,10 @@ struct Vain<'a> {
 impl Upstream {
     /// The answer of the first endpoint that has one.
     pub(super) async fn ask(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Answer, Error> {
-        self.first_answer(ask, deadline, |endpoint| endpoint.exchange(ask)).await
+        self.ask_of(&self.inner.endpoints, ask, deadline).await
     }
 
-    /// [`Upstream::first_answer_of`] all endpoints.
+    /// [`Upstream::first_answer_of`] all endpoints, over one connection at a time.
     pub(super) async fn first_answer<'a, T, F>(
         &'a self,
         ask: &Ask<'_>,
@@ -54,6 +54,7 @@ impl Upstream {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        let _connection = self.connection(ask, deadline).await?;
         self.first_answer_of(&self.inner.endpoints, ask, deadline, question).await
     }
 
@@ -90,9 +91,13 @@ impl Upstream {
         deadline: Instant,
     ) -> Result<Answer, Error> {
         let endpoint = self.inner.endpoints.get(place.0).ok_or_else(|| self.left_alone(&[]))?;
+        let connection = self.connection(ask, deadline).await?;
         let leave = endpoint.breaker().admit_anyway();
         let (time, late) = (share(deadline, 1), || self.late(ask));
-        self.put(ask.operation, leave, time, endpoint.exchange(ask), late).await
+        let answer = self.put(ask.operation, leave, time, endpoint.exchange(ask), late);
+        let mut answer = answer.await?;
+        answer.body.hold(connection);
+        Ok(answer)
     }
 
     /// Asks each endpoint once. `None`: all in vain, as is told to `vain`.

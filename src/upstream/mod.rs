@@ -7,6 +7,7 @@
 //! - `limits`, over `quota` and `pauses`: what it allows to whom;
 //! - `credentials`: who Larder is; `auth`, over `challenge`, `token` and `basic`: what it presents;
 //! - `redirect`: from one request to the answer it leads to;
+//! - `connections`: how many requests there are at once;
 //! - `client`: one request on one connection;
 //! - `connector`, over `tls`, `line`, `proxy`, `resolver` and `guard`: the connection;
 //! - `answer` and `body`: what comes back; `secrets`: what is not quoted of it; `health`: what it
@@ -29,6 +30,7 @@ use crate::{
 };
 
 use self::{
+    connections::Connections,
     endpoint::{Ask, Endpoint},
     health::Health,
 };
@@ -40,6 +42,7 @@ mod body;
 mod breaker;
 mod challenge;
 mod client;
+mod connections;
 mod connector;
 mod credentials;
 mod endpoint;
@@ -101,6 +104,7 @@ struct Inner {
     /// In order of preference.
     endpoints: Vec<Endpoint>,
     health: Arc<Health>,
+    connections: Arc<Connections>,
 }
 
 /// One of an upstream's endpoints, as its place in the order of preference.
@@ -160,13 +164,22 @@ impl Upstream {
     /// Sets up the client; opens no connection.
     pub fn new(config: &config::Upstream, shared: &Shared<'_>) -> Result<Upstream, SetupError> {
         let health = Arc::new(Health::new(&config.registry, Arc::clone(&shared.metrics)));
+        let metrics = Arc::clone(&shared.metrics);
+        let connections = Connections::new(&config.registry, config.max_connections, metrics);
+        let connections = Arc::new(connections);
         let endpoint = |(place, endpoint)| {
-            Endpoint::new(Place(place), endpoint, config, shared, Arc::clone(&health))
+            let (health, connections) = (Arc::clone(&health), Arc::clone(&connections));
+            Endpoint::new(Place(place), endpoint, config, shared, health, connections)
         };
         let endpoints = config.endpoints.iter().enumerate().map(endpoint);
         let endpoints = endpoints.collect::<Result<_, _>>()?;
         Ok(Upstream {
-            inner: Arc::new(Inner { registry: config.registry.clone(), endpoints, health }),
+            inner: Arc::new(Inner {
+                registry: config.registry.clone(),
+                endpoints,
+                health,
+                connections,
+            }),
         })
     }
 
@@ -273,9 +286,7 @@ impl Upstream {
     ) -> Result<BlobBody, Error> {
         let ask = Ask::blob_get(name, digest);
         let endpoints = self.inner.endpoints.get(place.0..).unwrap_or_default();
-        let answer =
-            self.first_answer_of(endpoints, &ask, deadline, |endpoint| endpoint.exchange(&ask));
-        answer.await?.whole_body()
+        self.ask_of(endpoints, &ask, deadline).await?.whole_body()
     }
 
     /// GET of what is still wanted of a blob, from one endpoint only, which is asked once and whatever

@@ -121,6 +121,7 @@ fn a_wrong_value_is_named_with_its_line() {
         ("upstream = [{ registry = \"a.b\", docker_config = \"/nowhere\" }]", "docker_config"),
         ("upstream = [{ registry = \"a.b\", docker_config = \"larder.toml\" }]", "docker_config"),
         ("upstream = [{ registry = \"a.b\", credential_helper = \"../x\" }]", "credential_helper"),
+        ("upstream = [{ registry = \"a.b\", max_connections = 2 }]", "max_connections"),
         ("upstream = [{ registry = \"a.b\", quota_reserve = -1 }]", "quota_reserve"),
         ("upstream = [{ registry = \"a.b\", helper_ttl = \"1h\" }]", "helper_ttl"),
         ("upstream = [{ registry = \"a.b\", aliases = [\"nodot\"] }]", "aliases"),

@@ -37,6 +37,7 @@ mod ipv6;
 mod lazy;
 mod limits;
 mod log;
+mod max_connections;
 mod memory;
 mod metrics;
 mod partial;

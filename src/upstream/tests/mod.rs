@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{
     Error, Resolver, Shared, Spending, Upstream,
     client::{Client, Times},
+    connections::Connections,
     connector::Connector,
     health::Health,
 };
@@ -71,6 +72,7 @@ fn build_with(endpoints: Vec<Endpoint>, trusted_realms: &[&str], shared: &Shared
         default: false,
         tag_ttl: Duration::ZERO,
         trusted_realms: trusted_realms.iter().map(ToString::to_string).collect(),
+        max_connections: config::MIN_CONNECTIONS,
         quota_reserve: 0,
     };
     Upstream::new(&config, shared).unwrap()
@@ -129,7 +131,9 @@ fn impatient_client(url: &str, metrics: Arc<Metrics>) -> Client {
     let endpoint = endpoint(url, None);
     let connector =
         Connector::new(&endpoint.url, &endpoint, &shared(&LIMITS, Resolver::system())).unwrap();
-    let health = Arc::new(Health::new(&"registry.test".parse().unwrap(), metrics));
+    let registry = "registry.test".parse().unwrap();
+    let connections = Arc::new(Connections::new(&registry, 3, Arc::clone(&metrics)));
+    let health = Arc::new(Health::new(&registry, metrics));
     let times = Times { first_byte: Duration::from_millis(200), idle: Duration::from_secs(5) };
-    Client::new(connector, health, times)
+    Client::new(connector, health, connections, times)
 }

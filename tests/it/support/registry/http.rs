@@ -15,7 +15,7 @@ use tokio::io::{
 };
 
 use super::{
-    Shared, auth,
+    Shared, Tallied, auth,
     fault::{Fault, Framing, Start},
     manners,
 };
@@ -110,31 +110,12 @@ pub(super) async fn serve(
             (shared.answer(&mut state, &request), fault)
         };
         let is_head = request.method == "HEAD";
-        let under_way = RangeUnderWay::enter(shared, &request);
+        // An answer to a `Range` counts until its last piece goes out, or the client has hung up.
+        let under_way = request.header("range").map(|_| Tallied::enter(&shared.ranges));
         shared.log.send_modify(|log| log.push(Arc::new(request)));
         send(&mut stream, is_head, answer, &fault, under_way).await?;
     }
     Ok(())
-}
-
-/// Counts an answer to a `Range` until its last piece goes out, or the client has hung up.
-struct RangeUnderWay<'a>(&'a Shared);
-
-impl RangeUnderWay<'_> {
-    fn enter<'a>(shared: &'a Shared, request: &Request) -> Option<RangeUnderWay<'a>> {
-        request.header("range")?;
-        shared.ranges.send_modify(|ranges| {
-            ranges.now += 1;
-            ranges.most = ranges.most.max(ranges.now);
-        });
-        Some(RangeUnderWay(shared))
-    }
-}
-
-impl Drop for RangeUnderWay<'_> {
-    fn drop(&mut self) {
-        self.0.ranges.send_modify(|ranges| ranges.now -= 1);
-    }
 }
 
 async fn read_request<S>(stream: &mut S) -> io::Result<Option<Request>>
@@ -178,7 +159,7 @@ async fn send<S: AsyncBufRead + AsyncWrite + Unpin>(
     is_head: bool,
     answer: Answer,
     fault: &Fault,
-    under_way: Option<RangeUnderWay<'_>>,
+    under_way: Option<Tallied<'_>>,
 ) -> io::Result<()> {
     match fault.start {
         Start::AtOnce => {}
@@ -235,7 +216,7 @@ async fn send_body<S>(
     stream: &mut S,
     body: &[u8],
     fault: &Fault,
-    mut under_way: Option<RangeUnderWay<'_>>,
+    mut under_way: Option<Tallied<'_>>,
 ) -> io::Result<()>
 where
     S: AsyncBufRead + AsyncWrite + Unpin,

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{Shared, http};
+use super::{Shared, Tallied, http};
 
 /// Whether and how a registry can be reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +96,7 @@ async fn guarded(shared: Arc<Shared>, stream: TcpStream, acceptor: Option<TlsAcc
 }
 
 async fn connection(shared: &Shared, stream: TcpStream, acceptor: Option<TlsAcceptor>) {
+    let _open = Tallied::enter(&shared.open);
     let mut modes = shared.mode.subscribe();
     let mode = *modes.borrow_and_update();
     match mode {

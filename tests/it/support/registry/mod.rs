@@ -66,19 +66,23 @@ struct Shared {
     connections: AtomicUsize,
     /// Of these, the ones that showed a certificate.
     certified: AtomicUsize,
-    ranges: watch::Sender<Ranges>,
+    open: watch::Sender<Tally>,
+    ranges: watch::Sender<Tally>,
     mode: watch::Sender<Mode>,
     /// The mode that the listener has reached.
     reached: watch::Sender<Mode>,
     complaints: Mutex<Vec<String>>,
 }
 
-/// Answers to a `Range` that are under way.
+/// Things that go on for a while.
 #[derive(Clone, Copy, Debug, Default)]
-struct Ranges {
+struct Tally {
     now: usize,
     most: usize,
 }
+
+/// One of them.
+struct Tallied<'a>(&'a watch::Sender<Tally>);
 
 /// What a test changes while the registry runs.
 #[derive(Default)]
@@ -272,6 +276,12 @@ impl FakeRegistry {
         self.shared.certified.load(Ordering::SeqCst)
     }
 
+    /// The most connections that were open at once so far. May count some too many: that Larder has
+    /// closed one is noticed late.
+    pub fn most_connections_at_once(&self) -> usize {
+        self.shared.open.borrow().most
+    }
+
     /// How many requests of `method` for `path` (`*` stands for any text) came so far.
     pub fn count(&self, method: &str, path: &str) -> usize {
         count(&self.shared.log.borrow(), method, path)
@@ -368,6 +378,7 @@ impl Builder {
             log: watch::Sender::default(),
             connections: AtomicUsize::new(0),
             certified: AtomicUsize::new(0),
+            open: watch::Sender::default(),
             ranges: watch::Sender::default(),
             mode: watch::Sender::default(),
             reached: watch::Sender::default(),
@@ -386,6 +397,22 @@ impl Shared {
 
     fn complain(&self, complaint: String) {
         ignore_poison(&self.complaints).push(complaint);
+    }
+}
+
+impl Tallied<'_> {
+    fn enter(tally: &watch::Sender<Tally>) -> Tallied<'_> {
+        tally.send_modify(|tally| {
+            tally.now += 1;
+            tally.most = tally.most.max(tally.now);
+        });
+        Tallied(tally)
+    }
+}
+
+impl Drop for Tallied<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|tally| tally.now -= 1);
     }
 }
 
