@@ -5,12 +5,14 @@ mod digest;
 mod manifest;
 mod name;
 mod referrers;
+mod visibility;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use manifest::{Children, MAX_MANIFEST_BYTES, MAX_NESTING, Manifest, RefusedManifest};
 pub use name::{InvalidName, Name, Reference, Registry, Repository, Tag};
 pub use referrers::Referrers;
+pub use visibility::Visibility;
 
 /// Media type of an OCI image manifest (image-spec, manifest.md).
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -46,6 +46,7 @@ mod threads;
 mod tests;
 
 use std::{
+    collections::HashSet,
     io,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, SystemTime},
@@ -57,6 +58,7 @@ pub use self::blob::{BlobReader, BlobWriter, VerifiedBlob, WrongDigest};
 pub use self::buffers::PIECE;
 pub use self::examination::{Disk, DiskKind, existing_part, try_writing};
 pub use self::sweep::Sweep;
+pub use self::table::Verdict;
 use self::{
     buffers::Buffers,
     directory::{Directory, Lock},
@@ -71,7 +73,7 @@ use self::{
 use crate::{
     clock::Clock,
     metrics::Metrics,
-    oci::{Digest, Manifest, Repository, Tag},
+    oci::{Digest, Manifest, Registry, Repository, Tag, Visibility},
 };
 
 /// How long between two writes of one blob's last use, in running time.
@@ -309,6 +311,25 @@ impl Store {
         let store = Arc::clone(&self.0);
         let step = move |from| store.memory.with(|table| table.shown(from, STEP));
         blocking(move || (0..).step_by(STEP).map_while(step).flatten().collect()).await
+    }
+
+    /// What upstream last said of who may see a repository, however long ago.
+    pub fn verdict(&self, repository: &Repository) -> Option<Verdict> {
+        self.0.memory.with(|table| table.verdict(repository))
+    }
+
+    /// Upstream said who may see a repository.
+    pub fn judge(&self, repository: &Repository, verdict: Verdict) {
+        self.0.memory.with(|table| table.judge(repository, verdict));
+    }
+
+    /// The registries of which upstream once said that a repository is private.
+    pub fn registries_with_private(&self) -> HashSet<Registry> {
+        let is_private = |verdict: &Verdict| verdict.visibility == Visibility::Private;
+        self.0.memory.with(|table| {
+            let private = table.verdicts().filter(|(_, verdict)| is_private(verdict));
+            private.map(|(repository, _)| repository.registry().clone()).collect()
+        })
     }
 
     fn meaning(&self, repository: &Repository, pointer: &Pointer) -> Option<TaggedManifest> {

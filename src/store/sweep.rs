@@ -16,6 +16,9 @@ const STEP: usize = 16 * 1024;
 /// or found at a start. A pull that broke is tried again within minutes, or the next morning.
 const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
 
+/// How long it is remembered who may see a repository of which nothing is here.
+const VERDICT_LIFE: Duration = Duration::from_secs(24 * 3600);
+
 /// Blobs removed in one go on a blocking thread.
 const REMOVALS: usize = 64;
 
@@ -57,6 +60,7 @@ impl Sweep {
         let store = Arc::clone(&self.store);
         blocking(move || {
             store.downloads.remove_stale(PARTIAL_LIFE);
+            store.forget_idle_verdicts();
             store.room.look(&store.directory)
         })
         .await??;
@@ -74,6 +78,15 @@ impl Sweep {
 }
 
 impl Shared {
+    /// What was said of who may see a repository counts until upstream is asked again: it goes once it
+    /// is old, and the repository has nothing here that it would be of use for.
+    fn forget_idle_verdicts(&self) {
+        let recent = self.clock.wall().checked_sub(VERDICT_LIFE);
+        if let Some(recent) = recent {
+            self.memory.with(|table| table.forget_idle_verdicts(recent));
+        }
+    }
+
     /// What is to be removed, in order. Blocking.
     pub(super) fn victims(&self, limit: Duration, keep: &[Registry], now: Moment) -> Vec<Digest> {
         choose(self.aged(limit, keep, now).collect())

@@ -40,6 +40,7 @@ pub struct Index {
     blobs: sled::Tree,
     pointers: sled::Tree,
     proofs: sled::Tree,
+    visibility: sled::Tree,
     meta: sled::Tree,
 }
 
@@ -83,6 +84,13 @@ impl Index {
             }
             for row in &batch.proofs {
                 self.proofs.insert(rows::proof_key(row), rows::proof_value(row))?;
+            }
+            for (repository, row) in &batch.verdicts {
+                let key = rows::verdict_key(repository);
+                match row {
+                    Some(row) => self.visibility.insert(key, rows::verdict_value(row))?,
+                    None => self.visibility.remove(key)?,
+                };
             }
             self.meta.insert(b"running", rows::running_value(now))?;
             self.database.flush()?;
@@ -132,6 +140,7 @@ impl Index {
             blobs: database.open_tree("blobs")?,
             pointers: database.open_tree("tags")?,
             proofs: database.open_tree("proofs")?,
+            visibility: database.open_tree("visibility")?,
             meta: database.open_tree("meta")?,
             database,
         })
@@ -162,6 +171,12 @@ impl Index {
             let name = rows::read_pointer_key(&key);
             if let Some(((repository, pointer), row)) = name.zip(rows::read_pointer_value(&value)) {
                 table.restore_pointer(&repository, &pointer, &row, running);
+            }
+        }
+        for row in self.visibility.iter() {
+            let (key, value) = row?;
+            if let Some((repository, row)) = rows::read_verdict(&key, &value) {
+                table.judge(&repository, row);
             }
         }
         table.mark_remembered();

@@ -6,6 +6,7 @@
 //! | `blobs` | digest | last use, size and, of a manifest, its type and what it lists |
 //! | `tags` | repository, 0, tag, or the digest whose referrers are listed | time of the last check, digest |
 //! | `proofs` | digest, repository | how it was shown |
+//! | `visibility` | repository | who may see it, time of the check |
 //! | `meta` | `running` | the running time |
 //!
 //! A digest is one byte for the algorithm and its raw bytes. Numbers are little-endian.
@@ -13,10 +14,10 @@
 use std::time::{Duration, SystemTime};
 
 use crate::{
-    oci::{Algorithm, Digest, Reference, Repository},
+    oci::{Algorithm, Digest, Reference, Repository, Visibility},
     store::{
         running::Moment,
-        table::{BlobRow, Kind, ManifestRow, Pointer, PointerRow, Proof, ProofRow},
+        table::{BlobRow, Kind, ManifestRow, Pointer, PointerRow, Proof, ProofRow, Verdict},
     },
 };
 
@@ -85,11 +86,8 @@ pub fn read_pointer_key(key: &[u8]) -> Option<(Repository, Pointer)> {
 
 /// The value of a tag or a list of referrers.
 pub fn pointer_value(row: &PointerRow) -> Vec<u8> {
-    let checked_at = row.checked_at.duration_since(SystemTime::UNIX_EPOCH);
-    let checked_at = checked_at.unwrap_or_default();
     let mut value = vec![VERSION];
-    value.extend(checked_at.as_secs().to_le_bytes());
-    value.extend(checked_at.subsec_nanos().to_le_bytes());
+    put_time(&mut value, row.checked_at);
     put_digest(&mut value, &row.digest);
     value
 }
@@ -97,9 +95,7 @@ pub fn pointer_value(row: &PointerRow) -> Vec<u8> {
 /// Reads [`pointer_value`].
 pub fn read_pointer_value(value: &[u8]) -> Option<PointerRow> {
     let mut rest = take_version(value)?;
-    let seconds = u64::from_le_bytes(take(&mut rest)?);
-    let nanos = u32::from_le_bytes(take(&mut rest)?).min(999_999_999);
-    let checked_at = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))?;
+    let checked_at = take_time(&mut rest)?;
     let digest = read_digest_key(rest)?;
     Some(PointerRow { digest, checked_at })
 }
@@ -134,6 +130,35 @@ pub fn read_proof(mut key: &[u8], value: &[u8]) -> Option<ProofRow> {
     Some(ProofRow { repository, digest, proof })
 }
 
+/// The key of what upstream said of who may see a repository.
+pub fn verdict_key(repository: &Repository) -> Vec<u8> {
+    repository.to_string().into_bytes()
+}
+
+/// The value of what upstream said of who may see a repository.
+pub fn verdict_value(row: &Verdict) -> Vec<u8> {
+    let visibility = match row.visibility {
+        Visibility::Private => 0,
+        Visibility::Public => 1,
+    };
+    let mut value = vec![VERSION, visibility];
+    put_time(&mut value, row.checked_at);
+    value
+}
+
+/// Reads [`verdict_key`] and [`verdict_value`].
+pub fn read_verdict(key: &[u8], value: &[u8]) -> Option<(Repository, Verdict)> {
+    let repository = std::str::from_utf8(key).ok()?.parse().ok()?;
+    let mut rest = take_version(value)?;
+    let visibility = match take(&mut rest)? {
+        [0] => Visibility::Private,
+        [1] => Visibility::Public,
+        _ => return None,
+    };
+    let checked_at = take_time(&mut rest)?;
+    rest.is_empty().then_some((repository, Verdict { visibility, checked_at }))
+}
+
 /// The value of the running time.
 pub fn running_value(now: Moment) -> Vec<u8> {
     let mut value = vec![VERSION];
@@ -145,6 +170,18 @@ pub fn running_value(now: Moment) -> Vec<u8> {
 pub fn read_running_value(value: &[u8]) -> Option<Moment> {
     let seconds = take(&mut take_version(value)?)?;
     Some(Moment::from_seconds(u32::from_le_bytes(seconds)))
+}
+
+fn put_time(bytes: &mut Vec<u8>, time: SystemTime) {
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    bytes.extend(since_epoch.as_secs().to_le_bytes());
+    bytes.extend(since_epoch.subsec_nanos().to_le_bytes());
+}
+
+fn take_time(bytes: &mut &[u8]) -> Option<SystemTime> {
+    let seconds = u64::from_le_bytes(take(bytes)?);
+    let nanos = u32::from_le_bytes(take(bytes)?).min(999_999_999);
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
 }
 
 fn put_digest(bytes: &mut Vec<u8>, digest: &Digest) {
@@ -233,14 +270,20 @@ mod tests {
             let key = pointer_key(&repository, &pointer);
             assert_eq!(read_pointer_key(&key), Some((repository.clone(), pointer)));
         }
-        let row = PointerRow {
-            digest: digest(3),
-            checked_at: SystemTime::UNIX_EPOCH + Duration::new(1_800_000_000, 5),
-        };
+        let checked_at = SystemTime::UNIX_EPOCH + Duration::new(1_800_000_000, 5);
+        let row = PointerRow { digest: digest(3), checked_at };
         assert_eq!(read_pointer_value(&pointer_value(&row)), Some(row));
         for proof in [Proof::Blob, Proof::Manifest, Proof::List] {
             let row = ProofRow { repository: repository.clone(), digest: digest(4), proof };
             assert_eq!(read_proof(&proof_key(&row), &proof_value(&row)), Some(row));
+        }
+        for visibility in [Visibility::Private, Visibility::Public] {
+            let row = Verdict { visibility, checked_at };
+            let (key, value) = (verdict_key(&repository), verdict_value(&row));
+            assert_eq!(read_verdict(&key, &value), Some((repository.clone(), row)));
+            for end in 0..value.len() {
+                assert_eq!(read_verdict(&key, &value[..end]), None);
+            }
         }
         let now = Moment::from_seconds(9);
         assert_eq!(read_running_value(&running_value(now)), Some(now));

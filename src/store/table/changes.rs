@@ -6,7 +6,7 @@
 use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
 use super::{
-    Kind, Proof, Table,
+    Kind, Proof, Table, Verdict,
     names::{Pointer, RepositoryId},
     slots::{Id, Slot},
 };
@@ -25,6 +25,7 @@ pub(super) struct Changes {
     pub blobs: Vec<Id>,
     pub pointers: HashSet<(RepositoryId, Pointer)>,
     pub proofs: Vec<(RepositoryId, Id)>,
+    pub verdicts: HashSet<Repository>,
     /// Whether `index.json` is out of date.
     pub layout: bool,
 }
@@ -42,6 +43,8 @@ pub struct Batch {
     /// A pointer without a row goes.
     pub pointers: Vec<(Repository, Pointer, Option<PointerRow>)>,
     pub proofs: Vec<ProofRow>,
+    /// A repository without a verdict is forgotten.
+    pub verdicts: Vec<(Repository, Option<Verdict>)>,
 }
 
 /// What the index remembers of a file.
@@ -83,6 +86,7 @@ impl Table {
             lost: std::mem::take(&mut self.changes.lost),
             pointers: self.take_pointers(count),
             proofs: self.take_proofs(count),
+            verdicts: self.take_verdicts(count),
             ..Batch::default()
         };
         self.take_blobs(count, &mut batch);
@@ -121,6 +125,7 @@ impl Table {
             blobs,
             proofs,
             pointers: self.pointers().collect(),
+            verdicts: self.verdicts.keys().cloned().collect(),
             layout: self.changes.layout,
             ..Changes::default()
         };
@@ -182,6 +187,15 @@ impl Table {
         rows.collect()
     }
 
+    fn take_verdicts(&mut self, count: usize) -> Vec<(Repository, Option<Verdict>)> {
+        let some: Vec<_> = self.changes.verdicts.iter().take(count).cloned().collect();
+        for repository in &some {
+            self.changes.verdicts.remove(repository);
+        }
+        let row = |repository: Repository| (repository.clone(), self.verdict(&repository));
+        some.into_iter().map(row).collect()
+    }
+
     fn row(&self, slot: &Slot) -> BlobRow {
         let manifest = slot.manifest.as_ref().map(|manifest| ManifestRow {
             media_type: Arc::clone(&manifest.media_type),
@@ -200,6 +214,7 @@ impl Batch {
             && self.blobs.is_empty()
             && self.pointers.is_empty()
             && self.proofs.is_empty()
+            && self.verdicts.is_empty()
     }
 }
 

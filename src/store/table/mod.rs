@@ -11,6 +11,7 @@ mod changes;
 mod names;
 mod slots;
 mod usage;
+mod visibility;
 
 #[cfg(test)]
 mod tests;
@@ -21,11 +22,13 @@ pub use changes::{Batch, BlobRow, ManifestRow, PointerRow, ProofRow};
 pub use names::{LayoutEntry, Pointer, Proof};
 pub use slots::Kind;
 pub use usage::Aged;
+pub use visibility::Verdict;
 
 use self::{
     changes::Changes,
     names::{RepositoryId, RepositorySlot},
     slots::{Id, ManifestSlot, Slots},
+    visibility::Verdicts,
 };
 use super::running::Moment;
 use crate::oci::{Children, Digest, MAX_NESTING, Manifest, Repository};
@@ -36,6 +39,7 @@ pub struct Table {
     slots: Slots,
     repositories: Vec<RepositorySlot>,
     repository_ids: HashMap<Repository, RepositoryId>,
+    verdicts: Verdicts,
     totals: Totals,
     changes: Changes,
 }

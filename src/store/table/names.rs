@@ -199,13 +199,16 @@ impl Table {
     /// Those of the `count` repositories from number `from` that have something to show: a tag, or
     /// a manifest that was asked for by digest, whose file is here. `None`: there are no more.
     pub fn shown(&self, from: usize, count: usize) -> Option<Vec<Repository>> {
-        let is_here = |id: &Id| self.slots.get(*id).is_some_and(|slot| slot.present);
-        // What a tag means is among the manifests.
-        let is_shown = |slot: &&RepositorySlot| slot.manifests.iter().any(is_here);
         (from < self.repositories.len()).then(|| {
             let slots = self.repositories.iter().skip(from).take(count);
-            slots.filter(is_shown).map(|slot| slot.repository.clone()).collect()
+            let shown = slots.filter(|slot| self.shows_something(slot));
+            shown.map(|slot| slot.repository.clone()).collect()
         })
+    }
+
+    /// Whether a repository is among [`Table::shown`].
+    pub(super) fn is_shown(&self, repository: &Repository) -> bool {
+        self.repository(repository).is_some_and(|slot| self.shows_something(slot))
     }
 
     /// The row of a pointer; `None` when it means nothing.
@@ -292,6 +295,12 @@ impl Table {
             size: slot.size,
             media_type: Arc::clone(&slot.manifest.as_ref()?.media_type),
         })
+    }
+
+    fn shows_something(&self, repository: &RepositorySlot) -> bool {
+        let is_here = |id: &Id| self.slots.get(*id).is_some_and(|slot| slot.present);
+        // What a tag means is among the manifests.
+        repository.manifests.iter().any(is_here)
     }
 
     fn repository(&self, repository: &Repository) -> Option<&RepositorySlot> {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::*;
+use crate::{oci::Visibility, store::Verdict};
 
 fn index_json(test: &TestStore) -> Value {
     let text = fs::read(test.path("index.json")).unwrap();
@@ -20,6 +21,33 @@ fn names(test: &TestStore) -> Vec<String> {
         name.unwrap().to_owned()
     };
     manifests.iter().map(name).collect()
+}
+
+/// What is said of a repository outlives the process, and in the end not the repository's content.
+#[tokio::test]
+async fn who_may_see_a_repository_is_remembered_while_it_has_content() {
+    let test = TestStore::new();
+    let [kept, idle] = ["docker.io/team/kept", "docker.io/team/idle"].map(repository);
+    let verdict =
+        |visibility, store: &TestStore| Verdict { visibility, checked_at: store.clock.wall() };
+    let index = test.put_index(&[]).await;
+    test.store.set_tag(&kept, &tag("v1"), &index, test.clock.wall());
+    let (private, public) =
+        (verdict(Visibility::Private, &test), verdict(Visibility::Public, &test));
+    test.store.judge(&kept, private);
+    test.store.judge(&idle, public);
+
+    let test = test.restart().await;
+    assert_eq!(test.store.verdict(&kept), Some(private));
+    assert_eq!(test.store.verdict(&idle), Some(public));
+    let with_private = test.store.registries_with_private();
+    assert_eq!(with_private.into_iter().collect::<Vec<_>>(), [kept.registry().clone()]);
+
+    test.clock.advance(2 * DAY);
+    test.store.begin_sweep().run(&[]).await;
+    let test = test.restart().await;
+    assert_eq!(test.store.verdict(&kept), Some(private));
+    assert_eq!(test.store.verdict(&idle), None);
 }
 
 #[tokio::test]
