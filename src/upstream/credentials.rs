@@ -116,6 +116,12 @@ impl Credentials {
         }
     }
 
+    /// Whether a repository is asked for as anybody in particular, as far as the configuration tells:
+    /// what files and helpers hold may be nothing, or may have been something.
+    pub(super) fn are_for(&self, name: &Name) -> bool {
+        !matches!(self.source(Some(name)), Source::Stated(Identity::Anonymous))
+    }
+
     async fn ask(&self, helper: &str, reason: Reason) -> Identity {
         self.helpers.identity(&self.question(helper), reason).await
     }

@@ -59,6 +59,8 @@ pub(super) struct Endpoint {
     client: Arc<Client>,
     credentials: Credentials,
     auth: Authorizer,
+    /// For what is asked without credentials: its tokens are others, for the same scopes.
+    anonymous_auth: Authorizer,
     breaker: Breaker,
     limits: Limits,
 }
@@ -203,6 +205,8 @@ impl Endpoint {
         let times = Times { first_byte: FIRST_BYTE, idle: shared.limits.idle_timeout };
         let client = Arc::new(Client::new(connector.clone(), health, connections, times));
         let prefix = prefix_of(&endpoint.url);
+        let trusted = &upstream.trusted_realms;
+        let authorizer = || Authorizer::new(root.clone(), trusted.clone(), Arc::clone(&client));
         Ok(Endpoint {
             place,
             url: endpoint.url.clone(),
@@ -212,11 +216,8 @@ impl Endpoint {
                 label(&endpoint.url),
                 Arc::clone(&shared.metrics),
             ),
-            auth: Authorizer::new(
-                root.clone(),
-                upstream.trusted_realms.clone(),
-                Arc::clone(&client),
-            ),
+            auth: authorizer(),
+            anonymous_auth: authorizer(),
             credentials: Credentials::open(
                 &endpoint.credentials,
                 &root,
@@ -244,15 +245,31 @@ impl Endpoint {
     /// where that is in vain, it is tried once more if the credentials have changed meanwhile.
     pub(super) async fn exchange(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
         let identity = self.credentials.identity(ask.name).await;
-        let mut outcome = self.exchange_as(&identity, ask).await;
+        let mut outcome = self.exchange_as(&identity, &self.auth, ask).await;
         if let Some(refusal) = refusal(&outcome)
             && let Some(other) = self.credentials.instead_of(&identity, refusal, ask.name).await
         {
-            outcome = self.exchange_as(&other, ask).await;
+            outcome = self.exchange_as(&other, &self.auth, ask).await;
         }
-        match outcome? {
-            answer if ask.is_answered_by(&answer) => Ok(answer.of_endpoint(self.place)),
-            answer => Err(answer.into_error().await),
+        self.accepted(outcome?, ask).await
+    }
+
+    /// As [`Endpoint::exchange`], without credentials.
+    pub(super) async fn exchange_anonymously(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
+        let anonymous = Identity::Anonymous;
+        let answer = self.exchange_as(&anonymous, &self.anonymous_auth, ask).await?;
+        self.accepted(answer, ask).await
+    }
+
+    /// Whether there are credentials for a repository.
+    pub(super) fn has_credentials_for(&self, name: &Name) -> bool {
+        self.credentials.are_for(name)
+    }
+
+    async fn accepted(&self, answer: Answer, ask: &Ask<'_>) -> Result<Answer, Error> {
+        match ask.is_answered_by(&answer) {
+            true => Ok(answer.of_endpoint(self.place)),
+            false => Err(answer.into_error().await),
         }
     }
 
@@ -272,24 +289,34 @@ impl Endpoint {
     }
 
     /// The last answer to one identity, if its limits let it ask.
-    async fn exchange_as(&self, identity: &Identity, ask: &Ask<'_>) -> Result<Answer, NoToken> {
+    async fn exchange_as(
+        &self,
+        identity: &Identity,
+        auth: &Authorizer,
+        ask: &Ask<'_>,
+    ) -> Result<Answer, NoToken> {
         self.limits.admit(identity, ask)?;
-        let answer = self.authenticated(identity, ask).await?;
+        let answer = self.authenticated(identity, auth, ask).await?;
         self.limits.note(identity, ask.operation, &answer);
         Ok(answer)
     }
 
     /// The last answer after as many requests as authentication takes.
-    async fn authenticated(&self, identity: &Identity, ask: &Ask<'_>) -> Result<Answer, NoToken> {
+    async fn authenticated(
+        &self,
+        identity: &Identity,
+        auth: &Authorizer,
+        ask: &Ask<'_>,
+    ) -> Result<Answer, NoToken> {
         let started = Instant::now();
         let scope = self.scope(ask.name);
-        let mut authorization = self.auth.known(&scope, identity).await?;
+        let mut authorization = auth.known(&scope, identity).await?;
         for _ in 1..MAX_ATTEMPTS {
             let answer = self.send(ask, authorization.as_ref()).await?;
             if ask.is_answered_by(&answer) {
                 return Ok(answer);
             }
-            let renewal = self.auth.renewed(&answer, &scope, identity, authorization, started);
+            let renewal = auth.renewed(&answer, &scope, identity, authorization, started);
             authorization = renewal.await?;
             if authorization.is_none() {
                 return Ok(answer);

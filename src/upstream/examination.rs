@@ -12,7 +12,7 @@ use crate::{
 
 /// An image by which an upstream is tried.
 #[derive(Clone, Debug)]
-pub struct Sample {
+pub struct SampleImage {
     /// Its repository.
     pub name: Name,
     /// Its tag or digest.
@@ -41,7 +41,7 @@ pub struct Examined {
 
 impl Upstream {
     /// Examines all endpoints at once, by HEADs of these images. Each takes twenty seconds at most.
-    pub async fn examine(&self, samples: &[Sample], clock: &Clock) -> Vec<Examined> {
+    pub async fn examine(&self, samples: &[SampleImage], clock: &Clock) -> Vec<Examined> {
         let endpoints = self.inner.endpoints.iter();
         join_all(endpoints.map(|endpoint| endpoint.examine(samples, clock))).await
     }

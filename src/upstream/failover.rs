@@ -181,7 +181,7 @@ impl Upstream {
     }
 
     /// That its time passed without an answer.
-    fn late(&self, ask: &Ask<'_>) -> Error {
+    pub(super) fn late(&self, ask: &Ask<'_>) -> Error {
         let (registry, method) = (self.registry(), &ask.method);
         let what = format!("{method} {registry}/{} {}", ask.name, ask.path);
         Error::Timeout(format!("{what}: no answer in time"))

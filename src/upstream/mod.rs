@@ -13,6 +13,7 @@
 //! - `answer` and `body`: what comes back; `secrets`: what is not quoted of it; `health`: what it
 //!   says of upstream;
 //! - `tags` and `referrers`, over `link`: lists that come in pages;
+//! - `visibility`: who may see a repository;
 //! - `quoted`: how headers quote;
 //! - `trust`: which hosts belong together;
 //! - `examination`: the same, one step at a time, for `larder doctor`.
@@ -33,6 +34,7 @@ use self::{
     connections::Connections,
     endpoint::{Ask, Endpoint},
     health::Health,
+    visibility::Viewer,
 };
 
 mod answer;
@@ -70,14 +72,16 @@ mod tests;
 mod tls;
 mod token;
 mod trust;
+mod visibility;
 
 pub use body::BlobBody;
 pub use breaker::{BreakerState, EndpointState};
 pub use credentials::Helpers;
 pub use error::{Error, SetupError};
-pub use examination::{Examined, Sample, SampleSource};
+pub use examination::{Examined, SampleImage, SampleSource};
 pub use limits::{RateLimit, Spending};
 pub use resolver::Resolver;
+pub use visibility::Sample;
 
 /// A handle on one upstream registry; clones share connections, tokens and health.
 #[derive(Clone)]
@@ -248,22 +252,14 @@ impl Upstream {
         Ok(answer.content_length())
     }
 
-    /// Asks whether upstream shows this blob in this repository: a HEAD whose 2xx or 3xx is
-    /// the proof, not followed; where HEAD is refused with 400, 401, 403, 405 or 501, a GET of `bytes=0-0`.
+    /// Asks whether upstream shows this blob in this repository.
     pub async fn prove_blob(
         &self,
         name: &Name,
         digest: &Digest,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let head = Ask::blob_head(name, digest).not_followed();
-        match self.ask(&head, deadline).await {
-            Err(Error::HeadRefused(_) | Error::Denied(_)) => {
-                let get = Ask::blob_get(name, digest).not_followed().part(&(0..1));
-                self.ask(&get, deadline).await.map(drop)
-            }
-            outcome => outcome.map(drop),
-        }
+        self.look(Viewer::Larder, name, &Sample::Blob(digest.clone()), deadline).await
     }
 
     /// GET of a whole blob. Returns at the headers; `deadline` bounds only them.
@@ -371,11 +367,6 @@ impl Upstream {
     /// not failed since.
     pub fn answered_within(&self, time: Duration) -> bool {
         self.inner.health.answered_within(time)
-    }
-
-    /// Whether upstream asked one of our identities to wait, and the time is not over.
-    pub fn wants_pause(&self) -> bool {
-        self.pause_left().is_some()
     }
 
     /// Whether upstream answers now: one `GET /v2/`, shared by all who ask at once, at most `limit`.

@@ -47,7 +47,8 @@ impl Endpoint {
     }
 }
 
-async fn tags_of(answer: Answer) -> Result<Vec<Tag>, Error> {
+/// The tags on a page.
+pub(super) async fn tags_of(answer: Answer) -> Result<Vec<Tag>, Error> {
     let wrong = answer.describe(Some("the answer is no list of tags"));
     let body = answer.whole_body()?.collect(MAX_PAGE_BYTES).await?;
     named_in(&body).ok_or(Error::Invalid(wrong))

@@ -7,7 +7,7 @@ use crate::{
     clock::Clock,
     config::{self, Config},
     oci::Reference,
-    upstream::{Sample, SampleSource, Upstream},
+    upstream::{SampleImage, SampleSource, Upstream},
 };
 
 /// How many upstreams are examined at once.
@@ -31,7 +31,7 @@ const WELL_KNOWN: [(&str, &str, &str); 10] = [
 /// An upstream that is examined.
 pub(super) struct Examinee {
     client: Upstream,
-    samples: Vec<Sample>,
+    samples: Vec<SampleImage>,
 }
 
 /// The upstreams called `registries`, or all without any, each with those of `images` that are its own,
@@ -82,20 +82,20 @@ async fn examine_one(examinee: &Examinee, clock: &Clock) -> Vec<Row> {
 fn examinee(
     upstream: &config::Upstream,
     client: Upstream,
-    asked: &[(&config::Upstream, Sample)],
+    asked: &[(&config::Upstream, SampleImage)],
 ) -> Examinee {
     let own = asked.iter().filter(|(owner, _)| owner.registry == upstream.registry);
-    let mut samples: Vec<Sample> = own.map(|(_, sample)| sample.clone()).collect();
+    let mut samples: Vec<SampleImage> = own.map(|(_, sample)| sample.clone()).collect();
     if samples.is_empty() {
         samples.extend(well_known(upstream));
     }
     Examinee { client, samples }
 }
 
-fn well_known(upstream: &config::Upstream) -> Option<Sample> {
+fn well_known(upstream: &config::Upstream) -> Option<SampleImage> {
     let known = WELL_KNOWN.iter().find(|(registry, ..)| *registry == upstream.registry.as_str());
     let (_, name, tag) = known?;
-    Some(Sample {
+    Some(SampleImage {
         name: name.parse().ok()?,
         reference: tag.parse().ok()?,
         source: SampleSource::WellKnown,
@@ -103,7 +103,10 @@ fn well_known(upstream: &config::Upstream) -> Option<Sample> {
 }
 
 /// `registry/name:tag`, `registry/name@digest`, or `registry/name` for its `latest`.
-fn parse<'a>(config: &'a Config, image: &str) -> Result<(&'a config::Upstream, Sample), String> {
+fn parse<'a>(
+    config: &'a Config,
+    image: &str,
+) -> Result<(&'a config::Upstream, SampleImage), String> {
     let wrong = || format!("--image {image}: write registry/name:tag, such as ghcr.io/owner/app:1");
     let (registry, rest) = image.split_once('/').ok_or_else(wrong)?;
     let upstream = find(config, registry).map_err(|reason| format!("--image {reason}"))?;
@@ -113,7 +116,7 @@ fn parse<'a>(config: &'a Config, image: &str) -> Result<(&'a config::Upstream, S
     };
     let reference: Reference = reference.parse().map_err(|_| wrong())?;
     let name = name.parse().map_err(|_| wrong())?;
-    Ok((upstream, Sample { name, reference, source: SampleSource::Asked }))
+    Ok((upstream, SampleImage { name, reference, source: SampleSource::Asked }))
 }
 
 fn find<'a>(config: &'a Config, name: &str) -> Result<&'a config::Upstream, String> {
@@ -163,7 +166,7 @@ mod tests {
             ("ghcr.io/a:-", None),
         ] {
             let read = parse(&config, image).ok().map(|(upstream, sample)| {
-                let Sample { name, reference, .. } = sample;
+                let SampleImage { name, reference, .. } = sample;
                 format!("{} {name} {reference}", upstream.registry)
             });
             let want = want.map(|(registry, name, tag)| format!("{registry} {name} {tag}"));

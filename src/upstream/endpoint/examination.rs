@@ -18,7 +18,7 @@ use crate::{
         auth::Authorization,
         client::{Outgoing, causes},
         connector::tls_remedy,
-        examination::{Examined, Sample},
+        examination::{Examined, SampleImage},
         guard::Refused,
         health::Operation,
         line::BoxError,
@@ -41,7 +41,11 @@ const DOUBT: &str = "are the credentials still good? An image (--image) would te
 
 impl Endpoint {
     /// Looks at one thing after the other, until one fails that the others need.
-    pub(in crate::upstream) async fn examine(&self, samples: &[Sample], clock: &Clock) -> Examined {
+    pub(in crate::upstream) async fn examine(
+        &self,
+        samples: &[SampleImage],
+        clock: &Clock,
+    ) -> Examined {
         let mut findings = Findings::default();
         if timeout(LIMIT, self.look(samples, clock, &mut findings)).await.is_err() {
             let limit = LIMIT.as_secs();
@@ -51,7 +55,12 @@ impl Endpoint {
     }
 
     /// `None`: the rest is of no use.
-    async fn look(&self, samples: &[Sample], clock: &Clock, findings: &mut Findings) -> Option<()> {
+    async fn look(
+        &self,
+        samples: &[SampleImage],
+        clock: &Clock,
+        findings: &mut Findings,
+    ) -> Option<()> {
         self.look_at_connection(clock, findings).await?;
         let root = self.look_at_root(clock, findings).await?;
         if samples.is_empty() {
@@ -166,7 +175,7 @@ impl Endpoint {
         }
     }
 
-    async fn look_at_image(&self, sample: &Sample, findings: &mut Findings) {
+    async fn look_at_image(&self, sample: &SampleImage, findings: &mut Findings) {
         findings.begin("credentials");
         let (identity, verdict) = self.credentials.explained(Some(&sample.name)).await;
         findings.end(verdict);
@@ -208,7 +217,7 @@ impl Endpoint {
         }
     }
 
-    fn look_at_prefixes(&self, samples: &[Sample], findings: &mut Findings) {
+    fn look_at_prefixes(&self, samples: &[SampleImage], findings: &mut Findings) {
         let names: Vec<_> = samples.iter().map(|sample| &sample.name).collect();
         for prefix in self.credentials.untried(&names) {
             let what = format!("those of prefix {prefix} were not tried; name an image below it");

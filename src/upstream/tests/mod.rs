@@ -8,6 +8,7 @@ mod names;
 mod redirects;
 mod tags;
 mod transfer;
+mod visibility;
 
 use std::{sync::Arc, time::Duration};
 
@@ -72,7 +73,7 @@ fn build_with(endpoints: Vec<Endpoint>, trusted_realms: &[&str], shared: &Shared
         default: false,
         tag_ttl: Duration::ZERO,
         trusted_realms: trusted_realms.iter().map(ToString::to_string).collect(),
-        max_connections: config::MIN_CONNECTIONS,
+        max_connections: 100,
         quota_reserve: 0,
     };
     Upstream::new(&config, shared).unwrap()

@@ -13,7 +13,7 @@ use crate::{
         answer::Answer,
         auth::Authorization,
         challenge::Challenge,
-        examination::{Sample, SampleSource},
+        examination::{SampleImage, SampleSource},
         line::NextHop,
         quota::Quota,
         trust,
@@ -89,8 +89,8 @@ pub(super) fn described(authorization: &Authorization) -> String {
 }
 
 /// What the HEAD of a manifest answered.
-pub(super) fn head_verdict(sample: &Sample, answer: &Answer) -> Verdict {
-    let Sample { name, reference, .. } = sample;
+pub(super) fn head_verdict(sample: &SampleImage, answer: &Answer) -> Verdict {
+    let SampleImage { name, reference, .. } = sample;
     let digest = answer.header(HeaderName::from_static("docker-content-digest"));
     match digest {
         Some(digest) => Verdict::good(format!("{name} {reference} is {digest}")),
@@ -101,7 +101,7 @@ pub(super) fn head_verdict(sample: &Sample, answer: &Answer) -> Verdict {
 }
 
 /// Why there is no answer to it, be it for want of a token.
-pub(super) fn refusal_verdict(sample: &Sample, identity: &Identity, error: Error) -> Verdict {
+pub(super) fn refusal_verdict(sample: &SampleImage, identity: &Identity, error: Error) -> Verdict {
     match error {
         Error::Denied(_) => denied(&error, identity),
         Error::NotFound(ref message) if sample.source == SampleSource::WellKnown => {
