@@ -5,8 +5,10 @@
 
 mod credentials;
 mod docker_config;
+mod exposure;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
+mod glob;
 mod no_proxy;
 mod proxy;
 mod reader;
@@ -36,6 +38,7 @@ use written::{Document, Origin};
 
 pub use credentials::{CredentialSource, Credentials, Identity, read_secret};
 pub use docker_config::{DockerConfig, DockerLogin, helper_server};
+pub use glob::{Glob, InvalidGlob};
 pub use no_proxy::is_loopback_name;
 pub use proxy::{Proxies, Proxy, Route};
 pub use reader::Sources;
@@ -222,6 +225,8 @@ pub struct Upstream {
     pub default: bool,
     /// How long a tag is served without asking upstream.
     pub tag_ttl: Duration,
+    /// Which repositories that need credentials everyone may pull who may ask Larder.
+    pub share_private: Vec<Glob>,
     /// Hosts that may receive the credentials although they are no part of the registry's domain.
     pub trusted_realms: Vec<String>,
     /// How many requests to upstream, tokens included, may be under way at once; at least
@@ -407,6 +412,10 @@ impl Places {
             Some(place) => format!("{place}: {key}"),
             None => key.to_owned(),
         }
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
     }
 }
 

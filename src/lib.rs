@@ -313,7 +313,7 @@ fn set_up_upstreams(
 fn mirrored(config: &Config, upstreams: &[Upstream]) -> Vec<Mirrored> {
     let clients = upstreams.iter().cloned();
     let mirrored = clients.zip(&config.upstreams);
-    mirrored.map(|(client, upstream)| Mirrored::new(client, upstream.tag_ttl)).collect()
+    mirrored.map(|(client, upstream)| Mirrored::new(client, upstream)).collect()
 }
 
 fn serve_registry(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::{
-    config,
+    config::{self, Glob},
     metrics::Metrics,
     refused::{Refused, RefusedName},
     upstream::{BreakerState, EndpointState, RateLimit, Upstream},
@@ -48,12 +48,14 @@ fn shown(config: &config::Upstream, upstream: &Upstream) -> Value {
     let state = upstream.state();
     let endpoints = config.endpoints.iter().zip(upstream.endpoints());
     let endpoints: Vec<Value> = endpoints.map(|(config, state)| endpoint(config, &state)).collect();
+    let shared: Vec<&str> = config.share_private.iter().map(Glob::as_str).collect();
     json!({
         "registry": config.registry.as_str(),
         "aliases": config.aliases,
         "server_names": config.server_names,
         "default": config.default,
         "endpoints": endpoints,
+        "share_private": shared,
         "tag_ttl_seconds": config.tag_ttl.as_secs(),
         "answered_seconds_ago": state.since_answer.map(|time| time.as_secs()),
         "paused_seconds": state.pause_left.map(whole_seconds),

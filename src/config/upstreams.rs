@@ -6,7 +6,7 @@ use toml::{Spanned, de::DeValue};
 use url::Url;
 
 use super::{
-    ClientCertificate, Credentials, Endpoint, Proxies, Upstream,
+    ClientCertificate, Credentials, Endpoint, Glob, Proxies, Upstream,
     reader::{Reader, Section},
     value,
     written::{Origin, Value, Written, Wrong},
@@ -130,8 +130,11 @@ fn draft<'a>(
 ) -> Draft<'a> {
     let mut section = reader.table("upstream", table, Some(variables_of(&registry)));
     let origin = section.origin();
-    let tag_ttl =
-        if BUILT_IN.contains(&registry.as_str()) { BUILT_IN_TAG_TTL } else { ADDED_TAG_TTL };
+    let is_built_in = BUILT_IN.contains(&registry.as_str());
+    let tag_ttl = if is_built_in { BUILT_IN_TAG_TTL } else { ADDED_TAG_TTL };
+    // Who adds a registry does so for what is in it. A public one, though, has images for everyone,
+    // and an account there is often one to have more pulls with: it may see more than is meant.
+    let shared = if is_built_in { Vec::new() } else { vec![Glob::everything()] };
     let aliases = names(&mut section, "aliases");
     let server_names = names(&mut section, "server_names");
     let texts = |names: &[(Registry, _)]| names.iter().map(|(name, _)| name.to_string()).collect();
@@ -141,6 +144,7 @@ fn draft<'a>(
         server_names: texts(&server_names),
         default: false,
         tag_ttl: section.take("tag_ttl", value::duration).unwrap_or(tag_ttl),
+        share_private: section.take("share_private", value::globs(&registry)).unwrap_or(shared),
         trusted_realms: trusted_realms(&mut section),
         max_connections: section.take("max_connections", connections).unwrap_or(MAX_CONNECTIONS),
         quota_reserve: section.take("quota_reserve", value::pulls).unwrap_or(0),

@@ -15,7 +15,7 @@ use toml::de::DeValue;
 use url::Url;
 
 use super::{
-    DockerConfig, Listen, Size, read_secret,
+    DockerConfig, Glob, Listen, Size, read_secret,
     written::{Value, Written, Wrong},
 };
 use crate::oci::{Name, Registry};
@@ -154,6 +154,22 @@ pub(super) fn name(written: Written<'_>) -> Parsed<'_, Name> {
     let name = written.as_text().map(|text| text.trim_end_matches('/'));
     let name = name.and_then(|name| name.parse().ok());
     written.parsed(name, "no repository; write for example \"team\" or \"team/app\"")
+}
+
+/// A list of globs over the names of `registry`'s repositories.
+pub(super) fn globs<'a>(registry: &Registry) -> impl Fn(Written<'a>) -> Parsed<'a, Vec<Glob>> {
+    list_of(move |written| {
+        let glob: Glob = written.parsed_from_text(
+            "no pattern of repositories; write for example \"team/*\", or \"**\" for all",
+        )?;
+        match glob.as_str().split('/').next() == Some(registry.as_str()) {
+            true => Err(written.wrong(&format!(
+                "{} begins with the registry's name; write only what comes after it",
+                written.shown()
+            ))),
+            false => Ok(glob),
+        }
+    })
 }
 
 /// The URL of an endpoint. The message does not show it: it may hold a password by mistake.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     oci::{Digest, Repository},
-    upstream,
+    upstream::{self, Sample},
 };
 
 /// Questions for a blob's size under way.
@@ -37,7 +37,9 @@ impl Mirror {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Blob, Error> {
-        self.blob_until(repository, digest, self.deadline()).await
+        let deadline = self.deadline();
+        self.ensure_shared(repository, Sample::Blob(digest.clone()), deadline).await?;
+        self.blob_until(repository, digest, deadline).await
     }
 
     /// What a blob is, as far as the manifests tell that are here.
@@ -53,6 +55,7 @@ impl Mirror {
         digest: &Digest,
     ) -> Result<Option<u64>, Error> {
         let deadline = self.deadline();
+        self.ensure_shared(repository, Sample::Blob(digest.clone()), deadline).await?;
         if let Some(size) = self.store.blob_size(digest).await? {
             self.ensure_proved(repository, digest, deadline).await?;
             self.count(repository, "blob", "hit");

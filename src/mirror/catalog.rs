@@ -4,11 +4,11 @@ use super::{Error, Mirror};
 use crate::oci::Repository;
 
 impl Mirror {
-    /// The repositories of the mirrored registries of which a manifest is here, in no order.
-    /// Upstream is not asked.
+    /// The repositories of the mirrored registries of which a manifest is here, in no order, but none
+    /// that not everyone may see who may ask. Upstream is not asked.
     pub async fn catalog(&self) -> Result<Vec<Repository>, Error> {
         let mut repositories = self.store.repositories().await?;
-        repositories.retain(|repository| self.registries.contains_key(repository.registry()));
+        repositories.retain(|repository| self.is_listed_for_all(repository));
         Ok(repositories)
     }
 }

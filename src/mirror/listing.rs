@@ -7,7 +7,10 @@ use moka::sync::Cache;
 use tokio::time::Instant;
 
 use super::{Error, Mirror, Mirrored, flight::Flights, missing::Absent};
-use crate::oci::{Repository, Tag};
+use crate::{
+    oci::{Repository, Tag},
+    upstream::Sample,
+};
 
 /// Lists kept in memory, in bytes.
 const MEMORY: u64 = 32 * 1024 * 1024;
@@ -56,6 +59,15 @@ impl Mirror {
     /// are here.
     pub async fn tags(self: &Arc<Self>, repository: &Repository) -> Result<Listing, Error> {
         let deadline = self.deadline();
+        let listing = self.listing(repository, deadline);
+        self.if_shared(repository, Sample::Tags, deadline, listing).await
+    }
+
+    async fn listing(
+        self: &Arc<Self>,
+        repository: &Repository,
+        deadline: Instant,
+    ) -> Result<Listing, Error> {
         let mirrored = self.mirrored(repository)?;
         if let Some(tags) = self.remembered_tags(mirrored, repository) {
             self.count(repository, "tags", "hit");

@@ -12,7 +12,7 @@ use crate::{
         self, Algorithm, Children, Descriptor, Digest, MAX_NESTING, Manifest, Reference,
         RefusedManifest, Repository,
     },
-    upstream::{self, FetchedManifest, ManifestHead, Spending},
+    upstream::{self, FetchedManifest, ManifestHead, Sample, Spending},
 };
 
 /// Manifests kept in memory, in bytes.
@@ -110,12 +110,16 @@ impl Mirror {
         reference: &Reference,
     ) -> Result<Found, Error> {
         let deadline = self.deadline();
-        let found = match reference {
-            Reference::Tag(tag) => self.manifest_by_tag(repository, tag, deadline).await?,
-            Reference::Digest(digest) => {
-                self.manifest_by_digest(repository, digest, deadline).await?
+        let found = async {
+            match reference {
+                Reference::Tag(tag) => self.manifest_by_tag(repository, tag, deadline).await,
+                Reference::Digest(digest) => {
+                    self.manifest_by_digest(repository, digest, deadline).await
+                }
             }
         };
+        let sample = Sample::Manifest(reference.clone());
+        let found = self.if_shared(repository, sample, deadline, found).await?;
         self.store.touch(&found.digest);
         self.note_served(repository, &found);
         Ok(found)
@@ -128,10 +132,16 @@ impl Mirror {
         reference: &Reference,
     ) -> Result<Found, Error> {
         let deadline = self.deadline();
-        let found = match reference {
-            Reference::Tag(tag) => self.head_by_tag(repository, tag, deadline).await?,
-            Reference::Digest(digest) => self.head_by_digest(repository, digest, deadline).await?,
+        let found = async {
+            match reference {
+                Reference::Tag(tag) => self.head_by_tag(repository, tag, deadline).await,
+                Reference::Digest(digest) => {
+                    self.head_by_digest(repository, digest, deadline).await
+                }
+            }
         };
+        let sample = Sample::Manifest(reference.clone());
+        let found = self.if_shared(repository, sample, deadline, found).await?;
         self.store.touch(&found.digest);
         Ok(found)
     }

@@ -107,7 +107,12 @@ impl Missing {
 impl Mirror {
     /// Whether upstream has just said that there is no such thing. Counts as no look-up.
     pub(super) fn is_absent(&self, absent: &Absent) -> bool {
-        self.missing.get(absent).is_some()
+        self.known_absence(absent).is_some()
+    }
+
+    /// What upstream has just said of a thing, if it said that there is none. Counts as no look-up.
+    pub(super) fn known_absence(&self, absent: &Absent) -> Option<Error> {
+        self.missing.get(absent)
     }
 
     /// Fails when upstream has just said that there is no such thing.

@@ -23,6 +23,7 @@ mod referrers;
 mod relay;
 mod remote;
 mod resume;
+mod sharing;
 mod tag;
 
 use std::{
@@ -59,6 +60,7 @@ use missing::Missing;
 use prefetch::Prefetch;
 use proof::ProofFlights;
 use referrers::{EmptyLists, ReferrersFlights};
+use sharing::{Shares, Sharing};
 use tag::{Announcements, TagFlights};
 
 /// How long a client may wait for the headers of its answer, over queue, token, redirects and
@@ -99,6 +101,7 @@ pub struct Mirror {
     empty_lists: EmptyLists,
     referrers: ReferrersFlights,
     proofs: ProofFlights,
+    sharing: Sharing,
     /// Downloads under way, which a stop waits for.
     tasks: TaskTracker,
     /// Downloads that break are left as they are.
@@ -110,14 +113,24 @@ pub struct Mirrored {
     upstream: Upstream,
     /// How long a tag is served without asking.
     tag_ttl: Duration,
+    shares: Shares,
+    /// Whether one of its repositories was private when Larder started: what came from there with
+    /// credentials may be here, whether or not there are any now.
+    had_private: bool,
     /// When upstream last failed to answer; `None` once it has answered again.
     outage: Mutex<Option<Instant>>,
 }
 
 impl Mirrored {
-    /// A registry reached through `upstream`, whose tags are fresh for `tag_ttl`.
-    pub fn new(upstream: Upstream, tag_ttl: Duration) -> Mirrored {
-        Mirrored { upstream, tag_ttl, outage: Mutex::default() }
+    /// A registry reached through `upstream`.
+    pub fn new(upstream: Upstream, config: &config::Upstream) -> Mirrored {
+        Mirrored {
+            upstream,
+            tag_ttl: config.tag_ttl,
+            shares: Shares::new(config),
+            had_private: false,
+            outage: Mutex::default(),
+        }
     }
 
     fn note_outage(&self) {
@@ -145,7 +158,12 @@ impl Mirror {
         clock: Clock,
         metrics: Arc<Metrics>,
     ) -> Mirror {
-        let named = |mirrored: Mirrored| (mirrored.upstream.registry().clone(), mirrored);
+        let with_private = store.registries_with_private();
+        let named = |mut mirrored: Mirrored| {
+            let registry = mirrored.upstream.registry().clone();
+            mirrored.had_private = with_private.contains(&registry);
+            (registry, mirrored)
+        };
         Mirror {
             store,
             registries: registries.into_iter().map(named).collect(),
@@ -168,6 +186,7 @@ impl Mirror {
             empty_lists: referrers::empty_lists(),
             referrers: Flights::default(),
             proofs: Flights::default(),
+            sharing: Sharing::new(),
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
         }

@@ -10,7 +10,12 @@ use bytes::Bytes;
 use moka::sync::Cache;
 
 use super::{Error, Mirror, flight::Flights, manifest::Content, missing::Absent, tag::Cached};
-use crate::oci::{Algorithm, Children, Digest, Manifest, OCI_INDEX, Referrers, Repository, Tag};
+use crate::{
+    oci::{
+        Algorithm, Children, Digest, Manifest, OCI_INDEX, Reference, Referrers, Repository, Tag,
+    },
+    upstream::Sample,
+};
 
 /// Empty lists kept in memory, in bytes.
 const MEMORY: u64 = 4 * 1024 * 1024;
@@ -49,7 +54,9 @@ impl Mirror {
         subject: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<ReferrersList, Error> {
-        let (content, stale) = self.referrers_of(repository, subject).await?;
+        let sample = Sample::Manifest(Reference::Digest(subject.clone()));
+        let list = self.referrers_of(repository, subject);
+        let (content, stale) = self.if_shared(repository, sample, self.deadline(), list).await?;
         self.store.touch(&content.digest);
         let document = match artifact_type {
             Some(wanted) => of_type(&content.bytes, wanted)?,

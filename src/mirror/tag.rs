@@ -419,7 +419,7 @@ impl Mirror {
     }
 
     /// Time of day that passed since `moment`. `None` when the clock has been set back.
-    fn age(&self, moment: SystemTime) -> Option<Duration> {
+    pub(super) fn age(&self, moment: SystemTime) -> Option<Duration> {
         self.clock.wall().duration_since(moment).ok()
     }
 }

@@ -185,6 +185,7 @@ fn upstream((registry, alias, host): (&str, &str, &str)) -> config::Upstream {
         server_names: vec![host.to_owned()],
         default: registry == REGISTRIES[0].0,
         tag_ttl: std::time::Duration::ZERO,
+        share_private: Vec::new(),
         trusted_realms: Vec::new(),
         max_connections: config::MIN_CONNECTIONS,
         quota_reserve: 0,

@@ -12,6 +12,7 @@ fn upstream(registry: &str, alias: &str, host: &str) -> config::Upstream {
         server_names: vec![host.to_owned()],
         default: registry == "docker.io",
         tag_ttl: std::time::Duration::ZERO,
+        share_private: Vec::new(),
         trusted_realms: Vec::new(),
         max_connections: config::MIN_CONNECTIONS,
         quota_reserve: 0,

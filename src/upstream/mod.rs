@@ -369,6 +369,11 @@ impl Upstream {
         self.inner.health.answered_within(time)
     }
 
+    /// Whether upstream asked one of our identities to wait, and the time is not over.
+    pub fn wants_pause(&self) -> bool {
+        self.pause_left().is_some()
+    }
+
     /// Whether upstream answers now: one `GET /v2/`, shared by all who ask at once, at most `limit`.
     /// An endpoint whose breaker is open does not, and is not asked.
     pub async fn probe(&self, limit: Duration) -> bool {

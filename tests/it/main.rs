@@ -43,6 +43,7 @@ mod metrics;
 mod partial;
 mod parts;
 mod prefetch;
+mod private;
 mod proof;
 mod proxies;
 mod pull;

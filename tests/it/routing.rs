@@ -348,6 +348,7 @@ async fn the_upstreams_are_shown() {
             "open_seconds": null,
             "last_error": null,
         }],
+        "share_private": ["**"],
         "tag_ttl_seconds": 60,
         "answered_seconds_ago": quay["answered_seconds_ago"].as_u64().unwrap(),
         "paused_seconds": null,

@@ -270,6 +270,14 @@ const MISTAKES: &[(&str, &str)] = &[
         "larder.toml:4: upstream.credentials.prefix: begins with the registry's name; write only what comes after it",
     ),
     (
+        "[[upstream]]\nregistry = \"ghcr.io\"\nshare_private = [\"team/\"]",
+        r#"larder.toml:3: upstream.share_private: "team/" is no pattern of repositories; write for example "team/*", or "**" for all"#,
+    ),
+    (
+        "[[upstream]]\nregistry = \"ghcr.io\"\nshare_private = \"ghcr.io/team/*\"",
+        r#"larder.toml:3: upstream.share_private: "ghcr.io/team/*" begins with the registry's name; write only what comes after it"#,
+    ),
+    (
         "[[upstream]]\nregistry = \"ghcr.io\"\ntrusted_realms = [\"auth.corp:5001\"]",
         "larder.toml:3: upstream.trusted_realms: \"auth.corp:5001\" has a port, which does not count; write for example \"auth.corp\"",
     ),

@@ -43,6 +43,45 @@ fn an_added_registry_is_asked_about_every_tag() {
 }
 
 #[test]
+fn an_added_registry_shares_what_a_built_in_one_does_not() {
+    let shared = |text: &str, registry: &str| {
+        let config = load(text);
+        let globs = upstream(&config, registry).share_private.iter();
+        globs.map(|glob| glob.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(shared("", "docker.io"), none);
+    let without_built_in = "builtin_upstreams = false\n[[upstream]]\nregistry = \"ghcr.io\"";
+    assert_eq!(shared(without_built_in, "ghcr.io"), none);
+    assert_eq!(shared("[[upstream]]\nregistry = \"corp.io\"", "corp.io"), ["**"]);
+    let stated =
+        |value: &str| format!("[[upstream]]\nregistry = \"corp.io\"\nshare_private = {value}");
+    assert_eq!(shared(&stated("[]"), "corp.io"), none);
+    assert_eq!(shared(&stated("\"a/*\""), "corp.io"), ["a/*"]);
+    assert_eq!(shared(&stated("[\"a/*\", \"b\"]"), "corp.io"), ["a/*", "b"]);
+}
+
+#[test]
+fn accounts_that_serve_whoever_comes_are_told_of() {
+    let hub = "[[upstream]]\nregistry = \"docker.io\"\nusername = \"me\"\npassword = \"s3cret\"\n";
+    let corp = "[[upstream]]\nregistry = \"corp.io\"\nendpoints = [{ url = \"https://a.io\", credential_helper = \"x\" }]\n";
+    let open = "listen = \"[::]:5000\"\n";
+    let exposed = |parts: &[&str]| load(&parts.concat()).exposed_accounts();
+    assert!(exposed(&[open]).is_empty());
+    assert!(exposed(&[open, hub, corp, "[access]\nallow = \"10.0.0.0/8\""]).is_empty());
+    let warnings = exposed(&[open, hub, corp]);
+    let [of_hub, of_corp] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert!(of_hub.starts_with("docker.io has credentials"), "{of_hub}");
+    assert!(of_hub.contains("every client in a loopback, private"), "{of_hub}");
+    assert!(of_hub.contains("its public repositories, at the expense"), "{of_hub}");
+    assert!(of_corp.contains("everything that its credentials may see"), "{of_corp}");
+    let some = exposed(&[hub, "share_private = [\"team/*\", \"x\"]"]);
+    assert!(some[0].contains("everyone on this machine"), "{some:?}");
+    assert!(some[0].contains("private ones in team/*, x;"), "{some:?}");
+    assert!(!format!("{warnings:?}{some:?}").contains("s3cret"));
+}
+
+#[test]
 fn credentials_stay_on_the_first_endpoints_host_and_out_of_the_clear() {
     let setting = Setting::new(
         r#"[[upstream]]

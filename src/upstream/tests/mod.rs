@@ -72,6 +72,7 @@ fn build_with(endpoints: Vec<Endpoint>, trusted_realms: &[&str], shared: &Shared
         server_names: Vec::new(),
         default: false,
         tag_ttl: Duration::ZERO,
+        share_private: Vec::new(),
         trusted_realms: trusted_realms.iter().map(ToString::to_string).collect(),
         max_connections: 100,
         quota_reserve: 0,

@@ -271,11 +271,21 @@ impl Upstream {
         Upstream::named("docker.io", registry).set("default", true)
     }
 
-    /// Some registry, with a `tag_ttl` of a minute.
+    /// Some registry, with a `tag_ttl` of a minute, that shares all that its credentials may see.
     pub fn named(name: &str, registry: &FakeRegistry) -> Upstream {
         let upstream =
             Upstream { keys: Table::new(), ca_pem: registry.ca_pem().map(str::to_owned) };
-        upstream.set("registry", name).set("endpoints", vec![registry.url()]).set("tag_ttl", "1m")
+        upstream
+            .set("registry", name)
+            .set("endpoints", vec![registry.url()])
+            .set("tag_ttl", "1m")
+            .set("share_private", "**")
+    }
+
+    /// Leaves a key to its default.
+    pub fn unset(mut self, key: &str) -> Upstream {
+        self.keys.remove(key);
+        self
     }
 
     /// Sets a key.

@@ -15,6 +15,9 @@ use super::{
 
 const SERVICE: &str = "fake-registry";
 
+/// What the tokens of those begin with who show no name.
+const STRANGER: &str = "anonymous";
+
 /// Whom a registry lets in.
 #[derive(Clone, Debug, Default)]
 pub enum Auth {
@@ -29,6 +32,9 @@ pub enum Auth {
     PasswordToken(&'static str, &'static str),
     /// As [`Auth::PasswordToken`], with a name and a password for each repository.
     PasswordTokenOf(&'static [(&'static str, &'static str, &'static str)]),
+    /// Who shows a token; everyone gets one, but for these repositories only who has this name and
+    /// password.
+    PasswordTokenFor(&'static [&'static str], &'static str, &'static str),
     /// Who shows a token, given by POST for this refresh token.
     IdentityToken(&'static str),
     /// Who shows this token.
@@ -51,9 +57,10 @@ impl Tokens {
         self.good.clear();
     }
 
-    pub(super) fn give(&mut self, scopes: Vec<String>) -> String {
+    /// A new one, whose name begins with `kind`.
+    pub(super) fn give(&mut self, kind: &str, scopes: Vec<String>) -> String {
         self.given += 1;
-        let token = format!("token-{}", self.given);
+        let token = format!("{kind}-{}", self.given);
         self.good.insert(token.clone(), scopes);
         token
     }
@@ -92,6 +99,7 @@ impl Shared {
             Auth::AnonymousToken
             | Auth::PasswordToken(..)
             | Auth::PasswordTokenOf(_)
+            | Auth::PasswordTokenFor(..)
             | Auth::IdentityToken(_)
             | Auth::ForeignRealm(_) => (
                 state.tokens.allow(request, scope.as_deref()),
@@ -129,7 +137,7 @@ impl Shared {
         } else {
             request.query_values("scope").collect()
         };
-        let scopes: Vec<String> =
+        let mut scopes: Vec<String> =
             asked.iter().flat_map(|scope| scope.split(' ')).map(str::to_owned).collect();
         let may_have = match &state.auth {
             Auth::PasswordToken(user, password) => is_basic(request, user, password),
@@ -138,6 +146,15 @@ impl Shared {
                     scopes == [format!("repository:{repository}:pull")]
                         && is_basic(request, user, password)
                 })
+            }
+            // Docker Hub refuses nobody a token: it is one for less.
+            Auth::PasswordTokenFor(private, user, password) => {
+                let is_private = |scope: &String| {
+                    private.iter().any(|name| *scope == format!("repository:{name}:pull"))
+                };
+                let may_have_all = is_basic(request, user, password);
+                scopes.retain(|scope| may_have_all || !is_private(scope));
+                true
             }
             Auth::IdentityToken(secret) => is_post && has_refresh_token(request, secret),
             Auth::Open | Auth::AnonymousToken => true,
@@ -148,7 +165,9 @@ impl Shared {
         if !may_have {
             return error(401, "UNAUTHORIZED");
         }
-        let token = state.tokens.give(scopes);
+        let is_stranger = !is_post && request.header("authorization").is_none();
+        let kind = if is_stranger { STRANGER } else { "token" };
+        let token = state.tokens.give(kind, scopes);
         let field = if is_post { "access_token" } else { "token" };
         let body = json!({ field: token, "expires_in": 300 });
         Answer::new(200, body.to_string()).with("content-type", "application/json")
@@ -164,6 +183,12 @@ pub(super) fn echo(request: &Request) -> Bytes {
     let words = format!("cannot use {shown} {login} {form} {}", request.query);
     let error = json!({ "code": "ECHO", "message": words });
     json!({ "errors": [error] }).to_string().into()
+}
+
+/// Whether a request shows the token of somebody without a name.
+pub(super) fn is_strangers(request: &Request) -> bool {
+    let shown = request.header("authorization").unwrap_or_default();
+    shown.strip_prefix("Bearer ").is_some_and(|token| token.starts_with(STRANGER))
 }
 
 pub(super) fn is_basic(request: &Request, user: &str, password: &str) -> bool {

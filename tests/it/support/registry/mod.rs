@@ -287,6 +287,13 @@ impl FakeRegistry {
         count(&self.shared.log.borrow(), method, path)
     }
 
+    /// Method and path of each request so far that showed the token of somebody without a name.
+    pub fn asked_by_strangers(&self) -> Vec<String> {
+        let log = self.shared.log.borrow();
+        let asked = log.iter().filter(|request| auth::is_strangers(request));
+        asked.map(|request| format!("{} {}", request.method, request.path)).collect()
+    }
+
     /// The `Range` of each GET for `path` so far that had one.
     pub fn ranges(&self, path: &str) -> Vec<String> {
         let log = self.shared.log.borrow();

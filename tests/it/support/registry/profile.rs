@@ -100,7 +100,7 @@ impl Profile {
         }
         let scopes = scope.iter().flat_map(|scope| scope.split(' ')).map(str::to_owned);
         let field = if is_post { "access_token" } else { "token" };
-        let mut body = json!({ field: state.tokens.give(scopes.collect()) });
+        let mut body = json!({ field: state.tokens.give("token", scopes.collect()) });
         if let Some(lifetime) = self.lifetime {
             body["expires_in"] = lifetime.into();
         }
