@@ -160,6 +160,11 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    if !config.listens_on_loopback_only() {
+        for exposed in config.exposed_accounts() {
+            tracing::warn!("{exposed}");
+        }
+    }
     let larder = start(config.clone(), Clock::system()).await?;
     announce::started(&config, &larder);
     announce::to_service_manager(sd_notify::NotifyState::Ready);

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::support::{
     Client, FakeRegistry, Image, TestMirror, Upstream, address,
     binary::{Daemon, Ended, run},
+    helper::Helpers,
     mirror::CONFIG,
     tls::TestCa,
 };
@@ -221,6 +222,61 @@ async fn variables_of_kubernetes_are_ignored() {
     let log = daemon.log();
     assert!(!log.contains("LARDER_PORT") && !log.contains("LARDER_SERVICE"), "{log}");
     assert!(log.contains("LARDER_CACHE_EXPIRE_AFER"), "{log}");
+}
+
+/// Accounts that nobody said are for everyone, and helpers that are not there, are no mistakes.
+#[test]
+fn credentials_are_warned_of() {
+    let helpers = Helpers::new();
+    helpers.put_user("present", "anna", "secret");
+    let json = r#"{"credHelpers":{"art.corp":"absent-too"}}"#;
+    fs::write(helpers.path().join("config.json"), json).unwrap();
+    let text = r#"
+        upstream = [
+            { registry = "ghcr.io", credential_helper = "present" },
+            { registry = "quay.io", credential_helper = "absent" },
+            { registry = "corp.test", endpoints = ["https://art.corp"], docker_config = "config.json" },
+        ]
+    "#;
+    let file = helpers.path().join(CONFIG);
+    let check = |text: &str| {
+        fs::write(&file, text).unwrap();
+        let path = helpers.path().to_str().unwrap();
+        run(&["check", "--config", file.to_str().unwrap()], &[("PATH", path)])
+    };
+    let ended = check(text);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for warning in [
+        "warning: ghcr.io has credentials, and access.allow is not set: everyone on this machine may",
+        "warning: quay.io has credentials",
+        "may pull everything that its credentials may see",
+        "warning: docker-credential-absent: not on the PATH of this command; quay.io would",
+        "warning: docker-credential-absent-too: not on the PATH of this command; corp.test would",
+    ] {
+        assert!(ended.output.contains(warning), "{warning}: {ended:?}");
+    }
+    assert_eq!(ended.output.lines().count(), 6, "{ended:?}");
+
+    let ended = check(&format!("access.allow = \"10.0.0.0/8\"\n{text}"));
+    assert!(!ended.output.contains("access.allow"), "{ended:?}");
+}
+
+/// Nor does a daemon serve a network with them without a word, whatever else becomes of it.
+#[test]
+fn a_start_beyond_loopback_warns_of_credentials() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join(CONFIG);
+    for (listen, is_told) in [("0.0.0.0:0", true), ("127.0.0.1:0", false)] {
+        let text = format!(
+            "listen = \"{listen}\"\nadmin.listen = \"127.0.0.1:0\"\ndata_dir = \"{CONFIG}\"\n\
+             upstream = [{{ registry = \"a.b\", username = \"anna\", password = \"hidden\" }}]"
+        );
+        fs::write(&file, text).unwrap();
+        let ended = run(&["serve", "--config", file.to_str().unwrap()], &[]);
+        assert_ne!(ended.code, Some(0), "{ended:?}");
+        assert_eq!(ended.output.contains("a.b has credentials"), is_told, "{ended:?}");
+        assert!(!ended.output.contains("hidden"), "{ended:?}");
+    }
 }
 
 /// A variable wins over the file.
