@@ -60,6 +60,8 @@ where
         }
         let (land, landed) = watch::channel(None);
         running.insert(key.clone(), landed.clone());
+        // A runtime that is shutting down drops the task at once, and with it the entry, which locks.
+        drop(running);
         let entry = Entry { running: self.running.clone(), key };
         let flight = flight();
         tokio::spawn(async move {
@@ -87,5 +89,24 @@ struct Entry<K: Eq + Hash, T> {
 impl<K: Eq + Hash, T> Drop for Entry<K, T> {
     fn drop(&mut self) {
         lock(&self.running).remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flight_that_a_stop_forbids_holds_nobody() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let _context = handle.enter();
+        let flights = Flights::<&str, ()>::default();
+        for _ in 0..2 {
+            let landed = flights.board("blob", async || Ok(()));
+            assert!(landed.has_changed().is_err(), "the sender is gone");
+            assert!(lock(&flights.running).is_empty());
+        }
     }
 }
