@@ -314,10 +314,11 @@ impl Failure {
 /// has, nobody goes on with.
 fn given_up(error: upstream::Error, writer: &BlobWriter) -> Failure {
     use upstream::Error::{
-        Denied, HeadRefused, Invalid, Limited, NotFound, Timeout, Unavailable, Unreachable,
+        Denied, HeadRefused, HeldBack, Invalid, Limited, NotFound, Timeout, Unavailable,
+        Unreachable,
     };
     match error {
-        Unreachable(_) | Unavailable { .. } | Timeout(_) | Limited { .. } => {}
+        Unreachable(_) | Unavailable { .. } | HeldBack(_) | Timeout(_) | Limited { .. } => {}
         NotFound(_) | Denied(_) | HeadRefused(_) | Invalid(_) => writer.discard(),
     }
     Failure::Upstream(error)

@@ -67,6 +67,7 @@ impl From<upstream::Error> for Error {
             Upstream::Denied(message) => Error::Denied(message),
             Upstream::Unreachable(message)
             | Upstream::Unavailable { message, .. }
+            | Upstream::HeldBack(message)
             | Upstream::HeadRefused(message)
             | Upstream::Invalid(message) => Error::Unreachable(message),
             Upstream::Timeout(message) => Error::Timeout(message),

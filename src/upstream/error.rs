@@ -16,6 +16,9 @@ pub enum Error {
         /// `Retry-After`, if sent; at most a day.
         retry_after: Option<Duration>,
     },
+    /// Nobody was asked: the token endpoint wants to be left alone by who would ask.
+    #[error("{0}")]
+    HeldBack(String),
     /// No answer within the deadline, or a body that stalled.
     #[error("{0}")]
     Timeout(String),
@@ -46,7 +49,13 @@ pub enum Error {
 impl Error {
     /// Whether the endpoint is in trouble, so that another may do better.
     pub(super) fn is_outage(&self) -> bool {
-        matches!(self, Error::Unreachable(_) | Error::Unavailable { .. } | Error::Timeout(_))
+        matches!(
+            self,
+            Error::Unreachable(_)
+                | Error::Unavailable { .. }
+                | Error::HeldBack(_)
+                | Error::Timeout(_)
+        )
     }
 
     /// An outage that may be over in a moment, and does not say when.

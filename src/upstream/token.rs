@@ -208,7 +208,7 @@ impl Tokens {
 
     fn respect_pause(&self, grant: &Grant) -> Result<(), Error> {
         match self.pauses.left(&grant.asker()) {
-            Some(left) => Err(Error::Unreachable(format!(
+            Some(left) => Err(Error::HeldBack(format!(
                 "{} limits our requests for tokens for another {} s",
                 grant.realm.authority(),
                 left.as_secs()

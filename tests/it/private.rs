@@ -295,6 +295,8 @@ async fn without_an_answer_nothing_is_served() {
 
     hub.registry.set_mode(Mode::Up).await;
     let before = hub.strangers_requests();
+    let tag = manifest_path("library/x", "latest");
+    until("upstream to be tried again", async || mirror.get(&tag).await.status == 200).await;
     hub.assert_all(&mirror, "library/x", 200).await;
     assert_eq!(hub.strangers_requests() - before, 1);
 }

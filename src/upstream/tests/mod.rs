@@ -119,6 +119,7 @@ fn kind(error: &Error) -> &'static str {
     match error {
         Error::Unreachable(_) => "unreachable",
         Error::Unavailable { .. } => "unavailable",
+        Error::HeldBack(_) => "held back",
         Error::Timeout(_) => "timeout",
         Error::NotFound(_) => "not found",
         Error::Denied(_) => "denied",

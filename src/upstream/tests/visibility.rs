@@ -79,6 +79,7 @@ async fn a_repository_is_private_when_we_may_see_what_strangers_may_not() {
                 Error::Limited { .. } => "limited",
                 Error::Unreachable(_) => "outage",
                 Error::Unavailable { .. }
+                | Error::HeldBack(_)
                 | Error::Timeout(_)
                 | Error::Denied(_)
                 | Error::HeadRefused(_)

@@ -115,6 +115,7 @@ pub(super) fn refusal_verdict(sample: &SampleImage, identity: &Identity, error: 
         }
         Error::Unreachable(_)
         | Error::Unavailable { .. }
+        | Error::HeldBack(_)
         | Error::Timeout(_)
         | Error::NotFound(_)
         | Error::Limited { .. }
