@@ -117,13 +117,17 @@ impl Authorizer {
                 let Some((way, named)) = self.way(answer).await? else {
                     return Ok(None);
                 };
-                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(way.clone());
-                let Way::Bearer { realm, service } = way else {
+                let Way::Bearer { realm, service } = way.clone() else {
+                    self.remember(way);
                     let is_new = !matches!(presented, Some(Authorization::Given(_)));
                     return Ok(basic(identity).filter(|_| is_new).map(Authorization::Given));
                 };
                 let grant = grant(identity, realm, service, scope, named.as_deref());
-                self.new_token(scope, grant, presented, started).await
+                let token = self.new_token(scope, grant, presented, started).await?;
+                // Not before it has proved itself: who remembers a way that leads nowhere fails at its
+                // end, and never again asks the registry for another.
+                self.remember(way);
+                Ok(token)
             }
             (StatusCode::FORBIDDEN, Some(Authorization::Bearer(token, grant)))
                 if token.received < started =>
@@ -154,6 +158,10 @@ impl Authorizer {
                 Ok(Some(self.token("", grant).await?))
             }
         }
+    }
+
+    fn remember(&self, way: Way) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(way);
     }
 
     async fn new_token(

@@ -62,6 +62,33 @@ async fn a_token_is_given_for_a_password() {
     mirror.pull("library/x", "latest", &image).await;
 }
 
+/// A challenge that brings no token, such as that of a proxy which steps in for a moment, is forgotten
+/// with the request it answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_challenge_that_leads_nowhere_is_not_remembered() {
+    let stranger = FakeRegistry::start().await;
+    let challenge = format!("Bearer realm=\"{}/nowhere\"", stranger.url());
+    for (auth, credentials) in [
+        (Auth::AnonymousToken, None),
+        (Auth::PasswordToken("anna", "secret"), Some(("anna", "secret"))),
+    ] {
+        let (registry, image) = guarded(auth).await;
+        let upstream = Upstream::docker_io(&registry);
+        let upstream = match credentials {
+            Some((user, password)) => upstream.credentials(user, password),
+            None => upstream,
+        };
+        let mirror = mirror_with(upstream).await;
+        let path = manifest_path("library/x", "latest");
+        let refusal = Fault::status(401).header("www-authenticate", &challenge);
+        registry.once("HEAD", &path, refusal);
+        assert_ne!(mirror.get(&path).await.status, 200);
+        // What was not found is believed for ten seconds.
+        mirror.advance(Duration::from_secs(11));
+        mirror.pull("library/x", "latest", &image).await;
+    }
+}
+
 /// An identity token is traded for an access token by POST.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_given_for_an_identity_token() {
