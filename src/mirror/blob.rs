@@ -11,6 +11,7 @@ use super::{
     flight::Flights,
     missing::Absent,
     passing::Untaken,
+    pause,
     remote::Remote,
 };
 use crate::{
@@ -39,7 +40,7 @@ impl Mirror {
     ) -> Result<Blob, Error> {
         let deadline = self.deadline();
         self.ensure_shared(repository, Sample::Blob(digest.clone()), deadline).await?;
-        self.blob_until(repository, digest, deadline).await
+        pause::wait_out(deadline, || self.blob_until(repository, digest, deadline)).await
     }
 
     /// What a blob is, as far as the manifests tell that are here.

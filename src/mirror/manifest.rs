@@ -6,7 +6,7 @@ use bytes::Bytes;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::{ALIVE, Error, Mirror, PROBE_TIMEOUT, Source, flight::Flights, missing::Absent};
+use super::{ALIVE, Error, Mirror, PROBE_TIMEOUT, Source, flight::Flights, missing::Absent, pause};
 use crate::{
     oci::{
         self, Algorithm, Children, Descriptor, Digest, MAX_NESTING, Manifest, Reference,
@@ -110,15 +110,9 @@ impl Mirror {
         reference: &Reference,
     ) -> Result<Found, Error> {
         let deadline = self.deadline();
-        let found = async {
-            match reference {
-                Reference::Tag(tag) => self.manifest_by_tag(repository, tag, deadline).await,
-                Reference::Digest(digest) => {
-                    self.manifest_by_digest(repository, digest, deadline).await
-                }
-            }
-        };
+        let ask = || self.manifest_until(repository, reference, deadline);
         let sample = Sample::Manifest(reference.clone());
+        let found = pause::wait_out(deadline, ask);
         let found = self.if_shared(repository, sample, deadline, found).await?;
         self.store.touch(&found.digest);
         self.note_served(repository, &found);
@@ -132,15 +126,9 @@ impl Mirror {
         reference: &Reference,
     ) -> Result<Found, Error> {
         let deadline = self.deadline();
-        let found = async {
-            match reference {
-                Reference::Tag(tag) => self.head_by_tag(repository, tag, deadline).await,
-                Reference::Digest(digest) => {
-                    self.head_by_digest(repository, digest, deadline).await
-                }
-            }
-        };
+        let ask = || self.head_until(repository, reference, deadline);
         let sample = Sample::Manifest(reference.clone());
+        let found = pause::wait_out(deadline, ask);
         let found = self.if_shared(repository, sample, deadline, found).await?;
         self.store.touch(&found.digest);
         Ok(found)
@@ -199,6 +187,32 @@ impl Mirror {
         content: &Arc<Content>,
     ) -> Result<bool, Error> {
         Ok(self.upstream(repository)?.answered_within(ALIVE) || self.is_whole(content).await?)
+    }
+
+    async fn manifest_until(
+        self: &Arc<Self>,
+        repository: &Repository,
+        reference: &Reference,
+        deadline: Instant,
+    ) -> Result<Found, Error> {
+        match reference {
+            Reference::Tag(tag) => self.manifest_by_tag(repository, tag, deadline).await,
+            Reference::Digest(digest) => {
+                self.manifest_by_digest(repository, digest, deadline).await
+            }
+        }
+    }
+
+    async fn head_until(
+        self: &Arc<Self>,
+        repository: &Repository,
+        reference: &Reference,
+        deadline: Instant,
+    ) -> Result<Found, Error> {
+        match reference {
+            Reference::Tag(tag) => self.head_by_tag(repository, tag, deadline).await,
+            Reference::Digest(digest) => self.head_by_digest(repository, digest, deadline).await,
+        }
     }
 
     async fn manifest_by_digest(

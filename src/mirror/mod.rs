@@ -16,6 +16,7 @@ mod listing;
 mod manifest;
 mod missing;
 mod passing;
+mod pause;
 mod prefetch;
 mod proof;
 mod range;

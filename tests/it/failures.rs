@@ -368,6 +368,28 @@ async fn a_limit_on_something_unknown_is_said_to_be_one() {
     }
 }
 
+/// A moment that upstream asks for is waited out where nothing cached can be served instead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_limit_is_waited_out() {
+    let (registry, mirror, image) = cached(Auth::Open).await;
+    let other = Image::random(2);
+    registry.put_image("library/y", "latest", &other);
+    let moment = Fault::status(429).header("retry-after", "1");
+    for (method, path) in [
+        ("HEAD", manifest_path("library/y", "latest")),
+        ("GET", manifest_path("library/y", &other.digest().to_string())),
+        ("GET", blob_url("library/y", &sha256(&other.layers[0]))),
+    ] {
+        registry.once(method, &path, moment.clone());
+        let response = mirror.request(method, &path, &[]).await;
+        assert_eq!(response.status, 200, "{method} {path}");
+        assert!(response.elapsed() >= Duration::from_secs(1), "{method} {path}");
+        assert_eq!(registry.count(method, &path), 2, "{method} {path}");
+    }
+    registry.once("HEAD", TAG, moment);
+    assert_stale(&mirror, &image).await;
+}
+
 /// Upstream's refusal never breaks what is cached, and is never passed on as one of ours: a 401
 /// would make Docker send the user's password.
 #[tokio::test(flavor = "multi_thread")]
