@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use larder::oci::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 
 use crate::support::{
-    Auth, Client, FakeRegistry, Fault, Gate, Image, Mode,
+    Auth, Client, FakeRegistry, Fault, Gate, Image, Mode, Trouble,
     client::Body,
     mirror::{blob_url, manifest_path},
     random_bytes, sha256,
@@ -145,6 +145,34 @@ async fn a_registry_wants_tokens() {
     assert_eq!(client.request("GET", &path, &headers).await.status, 200);
     registry.expire_tokens();
     assert_eq!(client.request("GET", &path, &headers).await.status, 401);
+}
+
+/// Wild registries fail in each way about as often as they should, and by the same seed in the same ways.
+#[tokio::test]
+async fn a_wild_registry_fails_as_its_seed_has_it() {
+    let mut troubles = Vec::new();
+    for seed in [1, 1, 2] {
+        let registry = FakeRegistry::start().await;
+        registry.go_wild(seed, &registry);
+        let client = Client::new(registry.address());
+        for _ in 0..1000 {
+            client.ask("/v2/").await;
+        }
+        registry.wait_for("GET", "/v2/", 1000).await;
+        troubles.push(registry.troubles());
+        registry.behave();
+        assert_eq!(client.get("/v2/").await.status, 200);
+    }
+    assert_eq!(troubles[0], troubles[1]);
+    assert_ne!(troubles[0], troubles[2]);
+    for troubles in troubles {
+        assert_eq!(troubles.len(), 9, "{troubles:?}");
+        for (trouble, times) in troubles {
+            let is_rare = trouble == Trouble::Corruption;
+            let usual = if is_rare { 1..=15 } else { 8..=40 };
+            assert!(usual.contains(&times), "{trouble:?}: {times}");
+        }
+    }
 }
 
 /// Bad manners upstream fail the test that caused them.

@@ -17,6 +17,7 @@ mod ahead;
 mod architecture;
 mod auth;
 mod catalog;
+mod chaos;
 mod config;
 mod configure;
 mod connections;

@@ -107,7 +107,7 @@ impl Daemon {
 
     /// The soft and the hard limit of open files, in words of the kernel.
     pub fn open_file_limits(&self) -> (String, String) {
-        let limits = fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
+        let limits = fs::read_to_string(self.process("limits")).unwrap();
         let limits = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
         let mut limits = limits.split_whitespace().map(str::to_owned);
         (limits.next().unwrap(), limits.next().unwrap())
@@ -115,10 +115,28 @@ impl Daemon {
 
     /// The most memory it has had resident so far, in bytes.
     pub fn peak_memory(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = fs::read_to_string(self.process("status")).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let kibibytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
         kibibytes * 1024
+    }
+
+    /// How many descriptors it has open.
+    pub fn open_files(&self) -> usize {
+        self.process("fd").read_dir().unwrap().count()
+    }
+
+    /// How many threads it has, but for those of sled, which keeps as many as it once needed.
+    pub fn threads(&self) -> usize {
+        let threads = self.process("task").read_dir().unwrap().map(Result::unwrap);
+        // One may end meanwhile.
+        let names =
+            threads.filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+        names.filter(|name| !name.starts_with("sled")).count()
+    }
+
+    fn process(&self, what: &str) -> PathBuf {
+        Path::new("/proc").join(self.child.id().to_string()).join(what)
     }
 
     /// Lets the process have only so many descriptors from now on.

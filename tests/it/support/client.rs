@@ -258,7 +258,8 @@ impl Response {
         assert!(self.is_complete(), "the connection was cut instead of the body's end");
     }
 
-    fn is_complete(&self) -> bool {
+    /// Whether the body has come to the end that HTTP has it come to.
+    pub fn is_complete(&self) -> bool {
         matches!(self.rest, Rest::Nothing | Rest::Bytes(0))
     }
 

@@ -19,4 +19,4 @@ pub use client::{Client, Response};
 pub use content::{Random, random_bytes, sha256, sha512};
 pub use image::{Image, Index};
 pub use mirror::{TestMirror, Upstream};
-pub use registry::{Auth, FakeRegistry, Fault, Gate, Mode};
+pub use registry::{Auth, FakeRegistry, Fault, Gate, Mode, Trouble};

@@ -19,6 +19,7 @@ pub struct Fault {
     pub(super) feed_time: Duration,
     pub(super) holds: Vec<(usize, Gate)>,
     pub(super) cut_after: Option<usize>,
+    pub(super) ending: Ending,
     pub(super) flipped_byte: Option<usize>,
     pub(super) echoes: bool,
 }
@@ -33,6 +34,16 @@ pub(super) enum Start {
     Never,
     /// The connection is closed instead.
     Closed,
+}
+
+/// How a connection ends that is ended too early.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// In order.
+    #[default]
+    Closed,
+    /// By a reset, for which what was sent last may be lost.
+    Reset,
 }
 
 /// How the client learns where a body ends.
@@ -133,6 +144,12 @@ impl Fault {
     /// Also [`Fault::cut_after`].
     pub fn and_cut_after(mut self, bytes: usize) -> Fault {
         self.cut_after = Some(bytes);
+        self
+    }
+
+    /// Where it ends the connection, it does so by a reset.
+    pub fn and_reset(mut self) -> Fault {
+        self.ending = Ending::Reset;
         self
     }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::{self, ErrorKind},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -15,13 +15,16 @@ use tokio::io::{
 };
 
 use super::{
-    Shared, Tallied, auth,
-    fault::{Fault, Framing, Start},
+    Shared, Tallied,
+    fault::{Ending, Fault, Framing, Start},
     manners,
 };
 
 /// A slowly fed body comes in this many pieces.
 const PIECES: usize = 32;
+
+/// A body is written in parts of so many bytes at most.
+const PART: usize = 64 * 1024;
 
 /// A request as it came.
 #[derive(Clone, Debug, Default)]
@@ -101,19 +104,12 @@ pub(super) async fn serve(
         if let Some(complaint) = manners::complaint(&request) {
             shared.complain(complaint);
         }
-        let (answer, fault) = {
-            let mut state = shared.lock();
-            let mut fault = state.rules.apply(&request);
-            if fault.echoes {
-                fault.body = Some(auth::echo(&request));
-            }
-            (shared.answer(&mut state, &request), fault)
-        };
+        let (answer, fault) = shared.answer_and_fault(&request);
         let is_head = request.method == "HEAD";
         // An answer to a `Range` counts until its last piece goes out, or the client has hung up.
         let under_way = request.header("range").map(|_| Tallied::enter(&shared.ranges));
         shared.log.send_modify(|log| log.push(Arc::new(request)));
-        send(&mut stream, is_head, answer, &fault, under_way).await?;
+        send(shared, &mut stream, is_head, answer, &fault, under_way).await?;
     }
     Ok(())
 }
@@ -153,8 +149,9 @@ async fn read_line<S: AsyncBufRead + Unpin>(stream: &mut S) -> io::Result<String
     Ok(line.trim_end().to_owned())
 }
 
-/// Sends the answer as the fault has it. An error ends the connection.
+/// Sends the answer as the fault has it. An error ends the connection, `ConnectionReset` by a reset.
 async fn send<S: AsyncBufRead + AsyncWrite + Unpin>(
+    shared: &Shared,
     stream: &mut S,
     is_head: bool,
     answer: Answer,
@@ -164,17 +161,20 @@ async fn send<S: AsyncBufRead + AsyncWrite + Unpin>(
     match fault.start {
         Start::AtOnce => {}
         Start::After(time) => tokio::time::sleep(time).await,
-        Start::Never => std::future::pending().await,
-        Start::Closed => return Err(hung_up()),
+        Start::Never => {
+            closed(stream).await;
+            return Err(hung_up(fault));
+        }
+        Start::Closed => return Err(hung_up(fault)),
     }
     let answer = changed(answer, fault);
     stream.write_all(head(&answer, fault).as_bytes()).await?;
     if !is_head {
-        send_body(stream, &answer.body, fault, under_way).await?;
+        send_body(shared, stream, &answer.body, fault, under_way).await?;
     }
     stream.flush().await?;
     match fault.framing {
-        Framing::UntilClose => Err(hung_up()),
+        Framing::UntilClose => Err(hung_up(fault)),
         Framing::ContentLength | Framing::Chunked => Ok(()),
     }
 }
@@ -213,6 +213,7 @@ fn head(answer: &Answer, fault: &Fault) -> String {
 }
 
 async fn send_body<S>(
+    shared: &Shared,
     stream: &mut S,
     body: &[u8],
     fault: &Fault,
@@ -229,15 +230,15 @@ where
             // The client may ask for the next as soon as it has the last byte.
             under_way.take();
         }
-        send_piece(stream, &body[sent..end], fault.framing).await?;
+        send_piece(shared, stream, &body[sent..end], fault.framing).await?;
         sent = end;
         if fault.cut_after == Some(sent) {
-            return Err(hung_up());
+            return Err(hung_up(fault));
         }
         for (_, gate) in fault.holds.iter().filter(|(place, _)| *place == sent) {
             tokio::select! {
                 () = gate.passed() => {}
-                () = closed(stream) => return Err(hung_up()),
+                () = closed(stream) => return Err(hung_up(fault)),
             }
         }
         if pause > Duration::ZERO && sent < body.len() {
@@ -268,21 +269,34 @@ fn piece_ends(length: usize, fault: &Fault) -> BTreeSet<usize> {
     ends
 }
 
-async fn send_piece<S>(stream: &mut S, piece: &[u8], framing: Framing) -> io::Result<()>
+/// In parts, so that little is sent in vain when the client hangs up.
+async fn send_piece<S>(
+    shared: &Shared,
+    stream: &mut S,
+    piece: &[u8],
+    framing: Framing,
+) -> io::Result<()>
 where
     S: AsyncWrite + Unpin,
 {
-    // An empty chunk would end the body.
-    if framing == Framing::Chunked && !piece.is_empty() {
-        stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
-        stream.write_all(piece).await?;
-        stream.write_all(b"\r\n").await?;
-    } else {
-        stream.write_all(piece).await?;
+    for part in piece.chunks(PART) {
+        if framing == Framing::Chunked {
+            stream.write_all(format!("{:x}\r\n", part.len()).as_bytes()).await?;
+            stream.write_all(part).await?;
+            stream.write_all(b"\r\n").await?;
+        } else {
+            stream.write_all(part).await?;
+        }
+        stream.flush().await?;
+        shared.body_bytes.fetch_add(part.len() as u64, Ordering::Relaxed);
     }
-    stream.flush().await
+    Ok(())
 }
 
-fn hung_up() -> io::Error {
-    io::Error::new(ErrorKind::ConnectionAborted, "as the fault has it")
+fn hung_up(fault: &Fault) -> io::Error {
+    let kind = match fault.ending {
+        Ending::Closed => ErrorKind::ConnectionAborted,
+        Ending::Reset => ErrorKind::ConnectionReset,
+    };
+    io::Error::new(kind, "as the fault has it")
 }

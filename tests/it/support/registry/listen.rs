@@ -1,6 +1,7 @@
 //! Accepting connections, or not.
 
 use std::{
+    io::ErrorKind,
     net::SocketAddr,
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
@@ -123,12 +124,17 @@ async fn wait_out_black_hole(mut modes: watch::Receiver<Mode>) {
 
 async fn speak(
     shared: &Shared,
-    stream: TcpStream,
+    mut stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let Some(acceptor) = acceptor else {
-        return http::serve(shared, stream).await;
+        let served = http::serve(shared, &mut stream).await;
+        if served.as_ref().is_err_and(|error| error.kind() == ErrorKind::ConnectionReset) {
+            // What is closed like this is reset.
+            stream.set_zero_linger()?;
+        }
+        return served;
     };
     let stream = acceptor.accept(stream).await?;
     let tls = stream.get_ref().1;

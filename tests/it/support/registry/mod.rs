@@ -4,6 +4,7 @@
 //! request (see [`manners`]); a complaint, or a panic inside, fails the test that owns it.
 
 mod auth;
+mod chaos;
 mod content;
 mod fault;
 mod http;
@@ -13,16 +14,18 @@ mod profile;
 mod quota;
 
 pub use auth::Auth;
+pub use chaos::Trouble;
 pub use fault::{Fault, Gate};
 pub use http::Request;
 pub use listen::Mode;
 pub use profile::{Profile, Scope, Wants};
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -34,8 +37,10 @@ use tokio_rustls::TlsAcceptor;
 
 use self::{
     auth::Tokens,
+    chaos::Chaos,
     content::Content,
     fault::{Rule, Rules, Wanting},
+    http::Answer,
     quota::Quota,
 };
 use super::{Image, Index, address, content::sha256, tls::TestCa, wait::within_limit};
@@ -67,6 +72,8 @@ struct Shared {
     /// Of these, the ones that showed a certificate.
     certified: AtomicUsize,
     open: watch::Sender<Tally>,
+    /// Bytes of bodies sent so far.
+    body_bytes: AtomicU64,
     ranges: watch::Sender<Tally>,
     mode: watch::Sender<Mode>,
     /// The mode that the listener has reached.
@@ -89,6 +96,7 @@ struct Tallied<'a>(&'a watch::Sender<Tally>);
 struct State {
     content: Content,
     rules: Rules,
+    chaos: Option<Chaos>,
     auth: Auth,
     tokens: Tokens,
     quota: Option<Quota>,
@@ -237,9 +245,18 @@ impl FakeRegistry {
         self.shared.lock().quota = Some(Quota { limit, window, spent: 0 });
     }
 
-    /// Forgets all rules.
+    /// Lets one answer of six fail at random, with no regard to rules where it does. `seed` decides how
+    /// the first, the second and each later request for the same thing is answered. `elsewhere` has the
+    /// same content.
+    pub fn go_wild(&self, seed: u64, elsewhere: &FakeRegistry) {
+        self.shared.lock().chaos = Some(Chaos::new(seed, elsewhere.url()));
+    }
+
+    /// Forgets all rules, and is wild no longer.
     pub fn behave(&self) {
-        self.shared.lock().rules = Rules::default();
+        let mut state = self.shared.lock();
+        state.rules = Rules::default();
+        state.chaos = None;
     }
 
     /// Goes down, comes up again on the same port, or in between. Returns when it is so.
@@ -280,6 +297,16 @@ impl FakeRegistry {
     /// closed one is noticed late.
     pub fn most_connections_at_once(&self) -> usize {
         self.shared.open.borrow().most
+    }
+
+    /// How many bytes of bodies, of errors too, it sent so far.
+    pub fn body_bytes(&self) -> u64 {
+        self.shared.body_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many answers failed in which way since it went wild.
+    pub fn troubles(&self) -> BTreeMap<Trouble, usize> {
+        self.shared.lock().chaos.as_ref().map(Chaos::dealt).unwrap_or_default()
     }
 
     /// How many requests of `method` for `path` (`*` stands for any text) came so far.
@@ -386,6 +413,7 @@ impl Builder {
             connections: AtomicUsize::new(0),
             certified: AtomicUsize::new(0),
             open: watch::Sender::default(),
+            body_bytes: AtomicU64::new(0),
             ranges: watch::Sender::default(),
             mode: watch::Sender::default(),
             reached: watch::Sender::default(),
@@ -398,6 +426,17 @@ impl Builder {
 }
 
 impl Shared {
+    fn answer_and_fault(&self, request: &Request) -> (Answer, Fault) {
+        let mut state = self.lock();
+        let mut rule = state.rules.apply(request);
+        if rule.echoes {
+            rule.body = Some(auth::echo(request));
+        }
+        let answer = self.answer(&mut state, request);
+        let chaos = state.chaos.as_mut().and_then(|chaos| chaos.fault(request, &answer));
+        (answer, chaos.unwrap_or(rule))
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         ignore_poison(&self.state)
     }
