@@ -125,36 +125,24 @@ impl Puller {
     /// The manifest that the tag means.
     async fn root(&self, tagged: &Tagged) -> Result<Value, End> {
         let path = self.engine.manifest_path(tagged.repository, &tagged.tag);
-        if !self.engine.looks_first {
-            let response = success("tag", self.ask("GET", &path, &[]).await?)?;
-            let announced = announced(&response);
-            let bytes = self.body(response).await?;
-            assert_eq!(sha256(&bytes), announced, "{tagged:?}");
-            return Ok(self.checked_root(tagged, &announced, &bytes));
-        }
-        let head = success("tag", self.ask("HEAD", &path, &[]).await?)?;
-        let digest = announced(&head);
+        let method = if self.engine.looks_first { "HEAD" } else { "GET" };
+        let response = success("tag", self.ask(method, &path, &[]).await?)?;
+        let digest = response.header("docker-content-digest").unwrap().parse().unwrap();
         assert!(self.world.is(tagged, &digest), "{tagged:?} is {digest}");
-        self.manifest(tagged, &digest).await
-    }
-
-    fn checked_root(&self, tagged: &Tagged, digest: &Digest, bytes: &Bytes) -> Value {
-        assert!(self.world.is(tagged, digest), "{tagged:?} is {digest}");
-        self.tally.got(digest, bytes.len());
-        serde_json::from_slice(bytes).unwrap()
+        match self.engine.looks_first {
+            true => self.manifest(tagged, &digest).await,
+            false => self.parsed(response, &digest).await,
+        }
     }
 
     async fn manifest(&self, tagged: &Tagged, digest: &Digest) -> Result<Value, End> {
         let path = self.engine.manifest_path(tagged.repository, &digest.to_string());
         let response = success("manifest", self.ask("GET", &path, &[]).await?)?;
-        let bytes = self.body(response).await?;
-        assert_eq!(sha256(&bytes), *digest, "{tagged:?}");
-        self.tally.got(digest, bytes.len());
-        Ok(serde_json::from_slice(&bytes).unwrap())
+        self.parsed(response, digest).await
     }
 
     /// The body of a manifest.
-    async fn body(&self, mut response: Response) -> Result<Bytes, End> {
+    async fn parsed(&self, mut response: Response, digest: &Digest) -> Result<Value, End> {
         let mut bytes = Vec::new();
         while let Some(more) = self.read(&mut response).await {
             bytes.extend_from_slice(&more);
@@ -162,7 +150,9 @@ impl Puller {
         if !response.is_complete() {
             return Err(failed("a manifest was cut"));
         }
-        Ok(bytes.into())
+        assert_eq!(sha256(&bytes), *digest);
+        self.tally.got(digest, bytes.len());
+        Ok(serde_json::from_slice(&bytes).unwrap())
     }
 
     async fn blob(&self, tagged: &Tagged, digest: &Digest, patience: Patience) -> Result<(), End> {
@@ -177,7 +167,7 @@ impl Puller {
                     return Ok(());
                 }
                 true => return Err(failed("a blob was wrong before it was cut")),
-                false if blob.came > before => resumes = self.engine.resume.tries().max(resumes),
+                false if blob.came > before => resumes = self.engine.resume.tries(),
                 false => {}
             }
             let Some(left) = resumes.checked_sub(1) else {
@@ -197,13 +187,7 @@ impl Puller {
         let mut response = success("blob", self.ask("GET", path, headers).await?)?;
         let mut skip = 0;
         if response.status == 206 {
-            let (first, size) = (blob.came, blob.expected.len());
-            let range = response.header("content-range").unwrap_or_default();
-            assert!(range.starts_with(&format!("bytes {first}-")), "{path}: {range}");
-            // Until the digest tells, the mirror has only upstream's word for the size.
-            if range != format!("bytes {first}-{}/{size}", size - 1) {
-                return Err(failed("a blob has another size"));
-            }
+            blob.expects(response.header("content-range").unwrap_or_default())?;
         } else if blob.came > 0 {
             match self.engine.resume {
                 Resume::AtOnce => skip = blob.came,
@@ -272,6 +256,17 @@ impl Blob<'_> {
         Blob { expected, came: 0, is_right: true, patience }
     }
 
+    /// Takes the rest, if this `Content-Range` is of it.
+    fn expects(&self, range: &str) -> Result<(), End> {
+        let (first, size) = (self.came, self.expected.len());
+        assert!(range.starts_with(&format!("bytes {first}-")), "{range}");
+        // Until the digest tells, the mirror has only upstream's word for the size.
+        match range == format!("bytes {first}-{}/{size}", size - 1) {
+            true => Ok(()),
+            false => Err(failed("a blob has another size")),
+        }
+    }
+
     fn add(&mut self, bytes: &[u8]) -> Result<(), End> {
         let end = self.came + bytes.len();
         self.is_right &= self.expected.get(self.came..end) == Some(bytes);
@@ -306,10 +301,6 @@ fn failed(what: &str) -> End {
 fn retry_after(response: &Response) -> Duration {
     let seconds = response.header("retry-after").map_or(0, |seconds| seconds.parse().unwrap());
     Duration::from_secs(seconds)
-}
-
-fn announced(response: &Response) -> Digest {
-    response.header("docker-content-digest").unwrap().parse().unwrap()
 }
 
 fn amd64(index: &Value) -> &Value {
