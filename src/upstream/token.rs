@@ -39,9 +39,12 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const MARGIN: Duration = Duration::from_secs(10);
 /// How long one token may take, redirects and fallback included.
 const MAX_FETCH: Duration = Duration::from_secs(20);
-/// How long a login that was refused is not tried again. Docker Hub locks an account after ten
-/// such tries in five minutes.
-const DENIAL: Duration = Duration::from_secs(60);
+/// How long a login that was refused is not tried again: a server may err once. It doubles with each
+/// refusal in a row.
+const FIRST_DENIAL: Duration = Duration::from_secs(10);
+/// The most that it becomes. Docker Hub locks an account after ten such tries in five minutes; these
+/// are seven.
+const LAST_DENIAL: Duration = Duration::from_secs(60);
 /// How long a realm is left alone after a 429 that does not say. Without tokens nothing goes on.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
 /// Tokens kept before those that are of no use are dropped.
@@ -143,6 +146,8 @@ type RealmPauses = Pauses<(Url, Identity)>;
 struct Entry {
     grant: Grant,
     flight: TokenFlight,
+    /// How long a refusal is believed.
+    denial: Duration,
 }
 
 type TokenFlight = Flight<Result<Token, NoToken>>;
@@ -201,7 +206,8 @@ impl Tokens {
             entries.clear();
         }
         let flight = start(Arc::clone(client), grant.clone(), Arc::clone(&self.pauses));
-        let entry = Entry { grant: grant.clone(), flight: flight.clone() };
+        let denial = next_denial(&entries, scope, grant);
+        let entry = Entry { grant: grant.clone(), flight: flight.clone(), denial };
         entries.insert(scope.to_owned(), entry);
         Ok(flight)
     }
@@ -224,7 +230,8 @@ impl Entry {
             None => true,
             Some(Ok(token)) => token.is_fresh(),
             Some(Err(NoToken::Denied(denial))) => {
-                self.grant.identity != Identity::Anonymous && denial.received.elapsed() < DENIAL
+                let age = denial.received.elapsed();
+                self.grant.identity != Identity::Anonymous && age < self.denial
             }
             Some(Err(NoToken::Failed(_))) => false,
         }
@@ -236,12 +243,26 @@ impl Entry {
 
     /// Whether the token server does not believe who asks, whatever is asked for.
     fn has_refused_login(&self) -> bool {
-        let refusal = match self.flight.peek() {
+        self.is_of_use() && self.refusal() == Some(Refusal::Unauthorized)
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        match self.flight.peek() {
             Some(Err(NoToken::Denied(denial))) => Some(denial.refusal),
             Some(Ok(_) | Err(NoToken::Failed(_))) | None => None,
-        };
-        self.is_of_use() && refusal == Some(Refusal::Unauthorized)
+        }
     }
+}
+
+/// How long the next refusal of this login is believed. Where it is good for something, only refusals
+/// for this very scope are in a row.
+fn next_denial(entries: &HashMap<String, Entry>, scope: &str, grant: &Grant) -> Duration {
+    let same_login = || entries.iter().filter(|(_, entry)| entry.grant.is_like(grant));
+    let is_good = same_login().any(|(_, entry)| entry.has_token());
+    let in_a_row = same_login().filter(|(known, _)| !is_good || *known == scope);
+    let refused = in_a_row.filter(|(_, entry)| entry.refusal().is_some());
+    let last = refused.map(|(_, entry)| entry.denial).max();
+    last.map_or(FIRST_DENIAL, |last| last.saturating_mul(2).min(LAST_DENIAL))
 }
 
 /// The refusal of the same login for another scope, unless it was good for a third.
@@ -406,21 +427,57 @@ mod tests {
         }
     }
 
+    fn login() -> Grant {
+        let identity = Identity::new("anna", "x".to_owned());
+        Grant { identity, ..grant("https://h/t", None, &["a"]) }
+    }
+
+    /// What became of asking so many seconds ago, where a refusal is believed for so many.
+    async fn entry(
+        grant: Grant,
+        outcome: impl FnOnce(Instant) -> Result<Token, NoToken>,
+        age: u64,
+        denial: u64,
+    ) -> Entry {
+        let outcome = outcome(Instant::now().checked_sub(Duration::from_secs(age)).unwrap());
+        let flight = launch(async move { outcome }.boxed());
+        let _ = flight.clone().await;
+        Entry { grant, flight, denial: Duration::from_secs(denial) }
+    }
+
+    fn denied(received: Instant) -> Result<Token, NoToken> {
+        let refusal = Refusal::Unauthorized;
+        Err(NoToken::Denied(Denial { refusal, message: String::new(), received }))
+    }
+
+    fn given(received: Instant) -> Result<Token, NoToken> {
+        Ok(Token { value: "token".to_owned(), received, lifetime: MIN_LIFETIME })
+    }
+
     #[tokio::test]
-    async fn a_refused_login_is_tried_again_after_a_minute() {
-        let entry = async |age: u64, identity: Identity| {
-            let received = Instant::now().checked_sub(Duration::from_secs(age)).unwrap();
-            let refusal = Refusal::Unauthorized;
-            let denial = Denial { refusal, message: String::new(), received };
-            let flight = launch(async move { Err(NoToken::Denied(denial)) }.boxed());
-            let _ = flight.clone().await;
-            let grant = Grant { identity, ..grant("https://h/t", None, &["a"]) };
-            Entry { grant, flight }.is_of_use()
-        };
-        let login = || Identity::new("anna", "x".to_owned());
-        assert!(entry(59, login()).await);
-        assert!(!entry(61, login()).await);
-        assert!(!entry(0, Identity::Anonymous).await);
+    async fn a_refused_login_is_tried_again_after_a_while() {
+        assert!(entry(login(), denied, 19, 20).await.is_of_use());
+        assert!(!entry(login(), denied, 21, 20).await.is_of_use());
+        let anonymous = grant("https://h/t", None, &["a"]);
+        assert!(!entry(anonymous, denied, 0, 20).await.is_of_use());
+    }
+
+    #[tokio::test]
+    async fn a_login_is_tried_less_often_the_more_often_it_was_refused() {
+        let mut entries = HashMap::new();
+        let mut seconds = Vec::new();
+        for scope in ["a", "b", "a", "b"] {
+            let next = next_denial(&entries, scope, &login()).as_secs();
+            entries.insert(scope.to_owned(), entry(login(), denied, 0, next).await);
+            seconds.push(next);
+        }
+        assert_eq!(seconds, [10, 20, 40, 60], "whatever it was tried for");
+
+        let stranger = Grant { identity: Identity::new("bert", "x".to_owned()), ..login() };
+        assert_eq!(next_denial(&entries, "a", &stranger), FIRST_DENIAL);
+        entries.insert("c".to_owned(), entry(login(), given, 0, 10).await);
+        assert_eq!(next_denial(&entries, "d", &login()), FIRST_DENIAL, "it is good for something");
+        assert_eq!(next_denial(&entries, "b", &login()), LAST_DENIAL, "but not for this");
     }
 
     #[test]

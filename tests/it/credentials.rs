@@ -222,8 +222,8 @@ async fn a_helper_does_not_run_again_when_only_a_right_is_missing() {
     }
 }
 
-/// However many images a wrong password is used for, it is tried once a minute; a better one in
-/// its file is tried at once.
+/// However many images a wrong password is used for, it is tried seldom; a better one in its file is
+/// tried at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_does_not_lock_the_account() {
     let (registry, image) = registry_with(Auth::PasswordToken("anna", "one"), &["a/b"]).await;
