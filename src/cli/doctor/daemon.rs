@@ -1,5 +1,4 @@
-//! What a running daemon knows: registries that were asked for in vain, and upstreams that want to be
-//! left alone.
+//! What a running daemon knows: how upstreams treat it, and registries that were asked for in vain.
 
 use http::StatusCode;
 use serde::Deserialize;
@@ -26,7 +25,32 @@ struct Known {
 #[derive(Deserialize)]
 struct Mirrored {
     registry: String,
+    endpoints: Vec<Endpoint>,
     paused_seconds: Option<u64>,
+    ratelimit: Option<RateLimit>,
+}
+
+#[derive(Deserialize)]
+struct Endpoint {
+    url: String,
+    breaker: Breaker,
+    failures: u32,
+    open_seconds: Option<u64>,
+    last_error: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Breaker {
+    Closed,
+    Open,
+    HalfOpen,
+}
+
+#[derive(Deserialize)]
+struct RateLimit {
+    limit: Option<u64>,
+    remaining: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -43,7 +67,10 @@ pub(super) async fn examine(admin: &Listen) -> Vec<Row> {
     match ask(admin).await {
         Ok(known) => {
             findings.end(Verdict::good("running"));
-            look_at_pauses(&known.upstreams, &mut findings);
+            for upstream in &known.upstreams {
+                look_at_endpoints(upstream, &mut findings);
+                look_at_limits(upstream, &mut findings);
+            }
             look_at_refused(&known.refused_namespaces, &mut findings);
         }
         Err(problem) => findings.end(Verdict::bad(problem)),
@@ -61,12 +88,36 @@ async fn ask(admin: &Listen) -> Result<Known, String> {
     })
 }
 
-fn look_at_pauses(upstreams: &[Mirrored], findings: &mut Findings) {
-    for Mirrored { registry, paused_seconds } in upstreams {
-        if let Some(seconds) = paused_seconds {
-            let what = format!("{registry} limits requests and is not asked for {seconds} s more");
-            findings.note("pause", Verdict::doubtful(what));
-        }
+/// Those that are left alone.
+fn look_at_endpoints(Mirrored { registry, endpoints, .. }: &Mirrored, findings: &mut Findings) {
+    for endpoint in endpoints.iter().filter(|endpoint| endpoint.breaker != Breaker::Closed) {
+        let Endpoint { url, failures, open_seconds, last_error, .. } = endpoint;
+        let until = match open_seconds {
+            Some(seconds) => format!("it is left alone for {seconds} s more"),
+            None => "one request is to find out whether it is back".to_owned(),
+        };
+        let error = last_error.as_deref().unwrap_or("nothing is known of the last");
+        let what =
+            format!("{registry} at {url} failed {failures} times in a row, {until}: {error}");
+        let remedy = format!("larder doctor {registry} finds the step that fails");
+        findings.note("endpoint", Verdict::doubtful(format!("{what}; {remedy}")));
+    }
+}
+
+fn look_at_limits(upstream: &Mirrored, findings: &mut Findings) {
+    let Mirrored { registry, paused_seconds, ratelimit, .. } = upstream;
+    if let Some(seconds) = paused_seconds {
+        let what = format!("{registry} limits requests and is not asked for {seconds} s more");
+        findings.note("pause", Verdict::doubtful(what));
+    }
+    if let Some(RateLimit { limit, remaining: Some(remaining) }) = ratelimit {
+        let of = limit.map_or_else(String::new, |limit| format!(" of {limit}"));
+        let left = format!("{registry}: {remaining}{of} pulls are left");
+        let verdict = match remaining {
+            0 => Verdict::doubtful(format!("{left}; credentials may have more")),
+            _ => Verdict::good(left),
+        };
+        findings.note("quota", verdict);
     }
 }
 

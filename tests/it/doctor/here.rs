@@ -7,11 +7,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Report, doctor};
 use crate::support::{
-    FakeRegistry, Fault, Mode, TestMirror, Upstream, address,
+    FakeRegistry, Fault, Image, Mode, TestMirror, Upstream, address,
     binary::command,
     mirror::{Builder, CONFIG},
     tls::TestCa,
@@ -126,6 +127,41 @@ async fn a_running_daemon_is_asked_what_it_knows() {
     report.line("daemon", "refused: warn: ghcr.example is not configured, asked for 2 times");
     report.line("daemon", "refused: warn: quay.example is not configured, asked for 1 times");
     report.line("daemon", "pause: warn: docker.io limits requests");
+}
+
+/// What a daemon knows of endpoints that fail and of quotas. What clients met before is told although
+/// the endpoint answers doctor.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_daemon_tells_how_upstreams_treat_it() {
+    let (registry, counting) = (FakeRegistry::start().await, FakeRegistry::start().await);
+    let image = Image::random(1);
+    counting.put_image("x", "latest", &image);
+    counting.limit_pulls(3, 600);
+    let mirror =
+        builder(&registry).await.upstream(Upstream::named("quay.io", &counting)).start().await;
+    mirror.pull("quay.io/x", "latest", &image).await;
+    registry.set_mode(Mode::Down).await;
+    for tag in 0.. {
+        mirror.head(&format!("/v2/library/x/manifests/{tag}")).await;
+        let state = mirror.admin().get("/api/v1/upstreams").await.bytes().await;
+        let state: Value = serde_json::from_slice(&state).unwrap();
+        if state["upstreams"][0]["endpoints"][0]["breaker"] != "closed" {
+            break;
+        }
+    }
+    registry.set_mode(Mode::Up).await;
+    let report = Report::on(&config_of(&mirror), &[], &[]);
+    assert_eq!(report.code, Some(0), "{:#}", report.document);
+    let found = report.line("daemon", "endpoint: warn: docker.io at ");
+    for part in [&*registry.url(), "times in a row", "refused", "larder doctor docker.io"] {
+        assert!(found.contains(part), "{part:?} in {found}");
+    }
+    assert_eq!(report.line("daemon", "quota"), "quota: ok: quay.io: 2 of 3 pulls are left");
+    counting.limit_pulls(0, 600);
+    mirror.head("/v2/quay.io/x/manifests/another").await;
+    let report = Report::on(&config_of(&mirror), &[], &[]);
+    let found = report.line("daemon", "quota: warn: quay.io: 0 of 0 pulls are left");
+    assert!(found.contains("credentials may have more"), "{found}");
 }
 
 /// TLS as the daemon was started with it; a file that was changed since needs a restart.
