@@ -5,6 +5,7 @@ mod configure;
 mod doctor;
 mod logging;
 mod serve;
+mod warnings;
 
 use std::{
     collections::BTreeMap,

@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Common, LAST_WORK, refuse};
+use super::{Common, LAST_WORK, refuse, warnings};
 use crate::{
     clock::Clock,
     config::{Config, Listen},
@@ -91,7 +91,7 @@ async fn examine(config: Config, examinees: Vec<Examinee>) -> Report {
     let (upstreams, listeners) =
         tokio::join!(upstreams::examine(&examinees, &clock), listeners::examine(&config, &clock));
     let mut report = Report::default();
-    report.add(warnings(&config));
+    report.add(configuration(&config));
     report.add(upstreams);
     report.add(disk.await.unwrap_or_default());
     report.add(listeners);
@@ -99,9 +99,9 @@ async fn examine(config: Config, examinees: Vec<Examinee>) -> Report {
 }
 
 /// What `larder check` warns of.
-fn warnings(config: &Config) -> Vec<Row> {
+fn configuration(config: &Config) -> Vec<Row> {
     let mut findings = Findings::default();
-    for warning in &config.warnings {
+    for warning in warnings::of(config) {
         findings.note("check", Verdict::doubtful(warning));
     }
     Row::all(Section::Configuration, "configuration", findings.into_vec())

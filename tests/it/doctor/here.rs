@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::{Report, doctor};
 use crate::support::{
     FakeRegistry, Fault, Image, Mode, TestMirror, Upstream, address,
-    binary::command,
+    binary::{command, run},
     mirror::{Builder, CONFIG},
     tls::TestCa,
 };
@@ -218,12 +218,21 @@ async fn listeners_that_are_missing_or_another_programs_are_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn warnings_of_the_configuration_are_repeated() {
     let registry = FakeRegistry::start().await;
-    let directory = builder(&registry).await.into_file();
+    let upstream = Upstream::named("registry.corp", &registry).set("credential_helper", "nowhere");
+    let directory = builder(&registry).await.upstream(upstream).into_file();
+    let config = directory.path().join(CONFIG);
     let variables = [("LARDER_CACHE_EXPIRE_AFER", "1d")];
-    let report = Report::on(&directory.path().join(CONFIG), &[], &variables);
-    let found = report.line("configuration", "check: warn: ");
-    assert!(found.contains("LARDER_CACHE_EXPIRE_AFER"), "{found}");
-    assert_eq!(report.code, Some(0), "{:#}", report.document);
+    let report = Report::on(&config, &[], &variables);
+    let found = report.about("configuration").join("\n");
+    let checked = run(&["check", "--config", config.to_str().unwrap()], &variables).output;
+    let warnings: Vec<&str> =
+        checked.lines().filter_map(|line| line.strip_prefix("warning: ")).collect();
+    for part in ["LARDER_CACHE_EXPIRE_AFER", "access.allow is not set", "not on the PATH"] {
+        assert!(warnings.iter().any(|warning| warning.contains(part)), "{part} in {checked}");
+    }
+    for warning in warnings {
+        assert!(found.contains(&format!("check: warn: {warning}")), "{warning:?} in {found}");
+    }
 }
 
 /// Whoever does not read the report still learns how it ends.
