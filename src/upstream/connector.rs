@@ -1,5 +1,6 @@
 //! Connections: a line to the host and TLS over it, within one time limit.
 
+mod remedies;
 mod stages;
 
 use std::{
@@ -21,13 +22,15 @@ use super::{
 };
 use crate::config;
 
-pub(super) use stages::tls_remedy;
+pub(super) use remedies::{line_remedy, tls_remedy};
 
 /// Connects to wherever a URI points, if the guard lets it, within `limit`.
 #[derive(Clone)]
 pub(super) struct Connector {
     /// The endpoint's own host.
     host: String,
+    /// Whether its certificate is believed whatever it is.
+    believes_own: bool,
     to_own: HttpsConnector<Lines>,
     to_others: HttpsConnector<Lines>,
     lines: Lines,
@@ -53,6 +56,7 @@ impl Connector {
         };
         Ok(Connector {
             host: trust::without_dot(host).to_owned(),
+            believes_own: endpoint.insecure_skip_verify,
             to_own: (lines.clone(), tls.own).into(),
             to_others: (lines.clone(), tls.others).into(),
             lines,
@@ -63,6 +67,10 @@ impl Connector {
     /// What a proxy is shown with a request for `url`.
     pub(super) fn proxy_authorization(&self, url: &Url) -> Option<HeaderValue> {
         self.lines.proxy_authorization(url)
+    }
+
+    fn is_own(&self, uri: &Uri) -> bool {
+        uri.host().is_some_and(|host| trust::without_dot(host) == self.host)
     }
 }
 
@@ -76,7 +84,7 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let is_own = uri.host().is_some_and(|host| trust::without_dot(host) == self.host);
+        let is_own = self.is_own(&uri);
         let connector = if is_own { &mut self.to_own } else { &mut self.to_others };
         let connecting = tokio::time::timeout(self.limit, connector.call(uri));
         let limit = self.limit;

@@ -81,11 +81,16 @@ struct Target<'a> {
 /// What a proxy, shown without its secrets, has to do with it.
 #[derive(Debug, thiserror::Error)]
 #[error("through the proxy {proxy}")]
-struct Proxied {
+pub(super) struct Proxied {
     proxy: Url,
     #[source]
     cause: BoxError,
 }
+
+/// A proxy that was meant and cannot be used: why, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Closed(String);
 
 impl Lines {
     /// What the proxy is shown with each request for `url`: nothing where it only sees a tunnel.
@@ -101,7 +106,7 @@ impl Lines {
     pub(super) async fn next_hop(&self, uri: &Uri) -> Result<NextHop, BoxError> {
         let target = Target::of(uri);
         match self.proxies.route(target.scheme, target.host, target.port) {
-            Route::Closed(reason) => Err(reason.into()),
+            Route::Closed(reason) => Err(Closed(reason.to_owned()).into()),
             Route::Direct => {
                 Ok(NextHop { proxy: None, addresses: self.addresses_of(&target).await? })
             }
@@ -117,7 +122,7 @@ impl Lines {
     async fn connect(self, uri: Uri) -> Result<Line, BoxError> {
         let target = Target::of(&uri);
         match self.proxies.route(target.scheme, target.host, target.port) {
-            Route::Closed(reason) => Err(reason.into()),
+            Route::Closed(reason) => Err(Closed(reason.to_owned()).into()),
             Route::Direct => {
                 let tcp = self.dial(&uri, self.addresses_of(&target).await?).await?;
                 Ok(Line { hop: tcp.into(), is_proxied: false })

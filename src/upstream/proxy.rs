@@ -18,12 +18,12 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The longest answer to CONNECT that is read.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// What a proxy says in place of a tunnel.
+/// What a proxy says in place of a tunnel, and what to do about it.
 #[derive(Debug, thiserror::Error)]
-#[error("it answers {status} to CONNECT{remark}")]
-struct Refusal {
+#[error("it answers {status} to CONNECT; {remedy}")]
+pub(super) struct Refusal {
     status: StatusCode,
-    remark: &'static str,
+    remedy: &'static str,
 }
 
 /// The value of `Proxy-Authorization`; `None` if the proxy knows nobody.
@@ -66,10 +66,10 @@ async fn upgraded(response: Response<Incoming>) -> Result<upgrade::Upgraded, Box
         StatusCode::OK => Ok(upgrade::on(response).await?),
         // tinyproxy says 401 to a wrong password.
         StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED => {
-            let remark = "; write a right user:password@ before its host";
-            Err(Refusal { status, remark }.into())
+            let remedy = "write a right user:password@ before its host";
+            Err(Refusal { status, remedy }.into())
         }
-        _ => Err(Refusal { status, remark: "" }.into()),
+        _ => Err(Refusal { status, remedy: "may it lead there?" }.into()),
     }
 }
 

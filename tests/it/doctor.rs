@@ -2,6 +2,7 @@
 
 mod credentials;
 mod here;
+mod proxies;
 mod upstreams;
 
 use std::path::Path;

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, time::SystemTime};
 
 use http::Uri;
 use hyper_rustls::MaybeHttpsStream;
-use rustls::{CertificateError, ClientConnection, ProtocolVersion};
+use rustls::ProtocolVersion;
 use tower_service::Service as _;
 
 use super::Connector;
@@ -18,6 +18,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(in crate::upstream) struct Handshake {
     version: Option<ProtocolVersion>,
+    /// Whether anybody vouches for the certificate.
+    is_verified: bool,
     /// The server's own.
     certificate: Option<Certificate>,
 }
@@ -46,26 +48,30 @@ impl Connector {
             MaybeHttpsStream::Http(_) => Ok(None),
             MaybeHttpsStream::Https(stream) => {
                 let (_, connection) = stream.inner().get_ref();
-                Ok(Some(Handshake::of(connection)))
+                let first = connection.peer_certificates().and_then(<[_]>::first);
+                Ok(Some(Handshake {
+                    version: connection.protocol_version(),
+                    is_verified: !self.believes_own || !self.is_own(uri),
+                    certificate: first.and_then(|der| Certificate::read(der)),
+                }))
             }
         }
     }
 }
 
 impl Handshake {
-    fn of(connection: &ClientConnection) -> Handshake {
-        let first = connection.peer_certificates().and_then(<[_]>::first);
-        Handshake {
-            version: connection.protocol_version(),
-            certificate: first.and_then(|der| Certificate::read(der)),
-        }
-    }
-
     /// What it is worth, and for how much longer.
     pub(in crate::upstream) fn verdict(&self, now: SystemTime) -> Verdict {
-        match &self.certificate {
+        let verdict = match &self.certificate {
             Some(certificate) => certificate.verdict(&format!("{self}, "), now),
             None => Verdict::good(self.to_string()),
+        };
+        match self.is_verified {
+            true => verdict,
+            false => Verdict::doubtful(format!(
+                "not verified (insecure_skip_verify): {}",
+                verdict.detail
+            )),
         }
     }
 }
@@ -78,38 +84,5 @@ impl fmt::Display for Handshake {
             Some(ProtocolVersion::TLSv1_2) => f.write_str("TLS 1.2"),
             Some(_) | None => f.write_str("TLS"),
         }
-    }
-}
-
-/// What to do when a handshake fails like this.
-pub(in crate::upstream) fn tls_remedy(error: &BoxError) -> &'static str {
-    use CertificateError as Wrong;
-    let Some(rustls::Error::InvalidCertificate(wrong)) = tls_error(error.as_ref()) else {
-        return "does it speak TLS at all?";
-    };
-    if matches!(wrong, Wrong::UnknownIssuer) {
-        return "if you trust its authority, name that one's PEM file as ca";
-    }
-    if matches!(wrong, Wrong::Expired | Wrong::ExpiredContext { .. }) {
-        return "it has to be renewed there, unless this machine's clock is wrong";
-    }
-    if matches!(wrong, Wrong::NotValidYet | Wrong::NotValidYetContext { .. }) {
-        return "is this machine's clock right?";
-    }
-    if matches!(wrong, Wrong::NotValidForName | Wrong::NotValidForNameContext { .. }) {
-        return "write a host that the certificate names in endpoints";
-    }
-    "only its owner can mend that"
-}
-
-/// What rustls said. It comes inside of errors of I/O, which do not list it among their sources.
-fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    if let Some(found) = error.downcast_ref() {
-        return Some(found);
-    }
-    let io: Option<&std::io::Error> = error.downcast_ref();
-    match io.and_then(std::io::Error::get_ref) {
-        Some(inner) => tls_error(inner),
-        None => tls_error(error.source()?),
     }
 }

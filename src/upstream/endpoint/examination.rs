@@ -17,17 +17,19 @@ use crate::{
         answer::Answer,
         auth::Authorization,
         client::{Outgoing, causes},
-        connector::tls_remedy,
+        connector::{line_remedy, tls_remedy},
         examination::{Examined, SampleImage},
         guard::Refused,
         health::Operation,
         line::BoxError,
         quota::Quota,
         redirect::{self, Redirects},
+        resolver::Unresolved,
     },
 };
 use verdicts::{
-    addresses, clock_verdict, described, head_verdict, quota_verdict, refusal_verdict, root_verdict,
+    addresses, clock_verdict, described, head_verdict, quota_verdict, refusal_verdict,
+    root_verdict, whose,
 };
 
 /// How long the examination of an endpoint may take.
@@ -77,12 +79,14 @@ impl Endpoint {
         let uri: Uri = self.root.as_str().parse().ok()?;
         findings.begin("resolve");
         let found = self.connector.next_hop(&uri).await;
-        let found = found.map(|found| Verdict::good(addresses(&found)));
-        passed(findings, found.map_err(|error| self.unreachable(&error, "does DNS work here?")))?;
+        let found = found.map_err(|error| self.unreachable(&error, "does DNS work here?"));
+        let shown = found.as_ref().map(|hop| Verdict::good(addresses(hop)));
+        passed(findings, shown.map_err(Verdict::clone))?;
+        let proxy = found.ok().and_then(|hop| hop.proxy);
         findings.begin("connect");
         let remedy = "is it up, is a firewall in the way, or is a proxy needed?";
         let dialled = self.connector.dial(&uri).await;
-        let dialled = dialled.map(|address| Verdict::good(address.to_string()));
+        let dialled = dialled.map(|to| Verdict::good(whose(&to.to_string(), proxy.as_ref())));
         passed(findings, dialled.map_err(|error| self.unreachable(&error, remedy)))?;
         if self.root.scheme() != "https" {
             return Some(());
@@ -94,16 +98,21 @@ impl Endpoint {
             None => Verdict::doubtful("spoken in the clear"),
         });
         let what = |error: BoxError| {
-            Verdict::bad(format!("{}; {}", causes(error.as_ref()), tls_remedy(&error)))
+            Verdict::bad(format!("{}; {}", causes(error.as_ref()), tls_remedy(error.as_ref())))
         };
         passed(findings, shaken.map_err(what))
     }
 
-    fn unreachable(&self, error: &BoxError, remedy: &str) -> Verdict {
-        if error.is::<Refused>() {
-            return Verdict::bad(error.to_string());
-        }
-        Verdict::bad(format!("{}: {}; {remedy}", self.authority(), causes(error.as_ref())))
+    fn unreachable(&self, error: &BoxError, remedy: &'static str) -> Verdict {
+        let what = causes(error.as_ref());
+        let what = match error.is::<Refused>() || error.is::<Unresolved>() {
+            true => what,
+            false => format!("{}: {what}", self.authority()),
+        };
+        Verdict::bad(match line_remedy(error, remedy) {
+            Some(remedy) => format!("{what}; {remedy}"),
+            None => what,
+        })
     }
 
     /// The answer of `/v2/`, if there is one that is no outage.

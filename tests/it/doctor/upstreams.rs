@@ -227,6 +227,19 @@ async fn certificates_are_told_before_they_end() {
     }
 }
 
+/// Pulls work by a certificate that nobody verifies, even by one that is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_not_verified_is_a_warning() {
+    for ends in [SystemTime::now() + 100 * DAY, SystemTime::now() - DAY] {
+        let registry = FakeRegistry::builder().tls(&TestCa::ending(ends)).start().await;
+        let upstream = Upstream::docker_io(&registry).set("insecure_skip_verify", true);
+        let report = Report::of(TestMirror::builder().upstream(upstream.without_ca()), &[]);
+        let found = report.line("docker.io", "tls: warn: ");
+        assert!(found.contains("not verified (insecure_skip_verify)"), "{found}");
+        assert_eq!(report.code, Some(0), "{:#}", report.document);
+    }
+}
+
 /// Without an image that is known to be there, `/v2/` and a login are what can be tried.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_image_the_login_is_tried() {

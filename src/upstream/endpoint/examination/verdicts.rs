@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, header::DATE};
+use url::Url;
 
 use super::NAME_ONE;
 use crate::{
@@ -34,9 +35,14 @@ pub(super) fn addresses(hop: &NextHop) -> String {
         0 => shown,
         more => format!("{shown} and {more} more"),
     };
-    match &hop.proxy {
-        Some(proxy) => format!("{shown}, of the proxy {proxy}"),
-        None => shown,
+    whose(&shown, hop.proxy.as_ref())
+}
+
+/// An address that is dialled, with the proxy whose it is.
+pub(super) fn whose(address: &str, proxy: Option<&Url>) -> String {
+    match proxy {
+        Some(proxy) => format!("{address}, of the proxy {proxy}"),
+        None => address.to_owned(),
     }
 }
 
