@@ -87,7 +87,10 @@ pub fn existing_part(data_dir: &Path) -> io::Result<PathBuf> {
             Ok(_) => return Err(io::Error::other(format!("{} is no directory", part.display()))),
             // Not found, or below a file: which of them it is, the next part tells.
             Err(error) if is_missing(&error) => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                let what = format!("{}: {error}", part.display());
+                return Err(io::Error::new(error.kind(), what));
+            }
         }
     }
     Err(io::ErrorKind::NotFound.into())
@@ -147,5 +150,8 @@ mod tests {
         assert_eq!(existing_part(&deep).unwrap(), directory.path());
         let error = existing_part(&file.join("x")).unwrap_err();
         assert!(error.to_string().contains("file"), "{error}");
+        let long = directory.path().join("x".repeat(300)).join("data");
+        let error = existing_part(&long).unwrap_err();
+        assert!(error.to_string().starts_with(long.to_str().unwrap()), "{error}");
     }
 }

@@ -123,8 +123,12 @@ fn find<'a>(config: &'a Config, name: &str) -> Result<&'a config::Upstream, Stri
     let mut upstreams = config.upstreams.iter();
     upstreams.find(|upstream| is_called(upstream, name)).ok_or_else(|| {
         let known = config.upstreams.iter().map(|upstream| upstream.registry.as_str());
-        let known: Vec<&str> = known.collect();
-        format!("{name}: no such upstream is configured; there are {}", known.join(", "))
+        match known.collect::<Vec<&str>>().as_slice() {
+            [] => format!("{name}: no upstream is configured; add an [[upstream]] for it"),
+            known => {
+                format!("{name}: no such upstream is configured; there are {}", known.join(", "))
+            }
+        }
     })
 }
 
