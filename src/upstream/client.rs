@@ -20,7 +20,7 @@ use super::{
     BlobBody, Error,
     answer::{Answer, Source, request_line},
     connections::{Connection, Connections},
-    connector::Connector,
+    connector::{Connector, wants_certificate},
     guard::Refused,
     health::{Health, Operation},
     secrets::Secrets,
@@ -219,6 +219,11 @@ pub(super) fn causes(error: &dyn StdError) -> String {
 fn failure(outgoing: &Outgoing, error: &legacy::Error) -> Failure {
     if let Some(refused) = chain(error).find_map(|cause| cause.downcast_ref::<Refused>()) {
         return Failure::Final(outgoing.invalid(&refused.to_string()));
+    }
+    if wants_certificate(error) {
+        let what =
+            "it lets nobody in without a certificate; name one by client_cert and client_key";
+        return Failure::Final(Error::Unreachable(outgoing.said(what)));
     }
     if !error.is_connect() {
         return Failure::Broken(Error::momentary(outgoing.said(&causes(error))));

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::config;
 
-pub(super) use remedies::{line_remedy, tls_remedy};
+pub(super) use remedies::{line_remedy, tls_remedy, wants_certificate};
 
 /// Connects to wherever a URI points, if the guard lets it, within `limit`.
 #[derive(Clone)]

@@ -240,6 +240,18 @@ async fn a_certificate_that_is_not_verified_is_a_warning() {
     }
 }
 
+/// In TLS 1.3 the server says so only after the handshake.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_certificate_that_is_missing_is_told() {
+    let (ca, address) = (TestCa::new(), address::unique());
+    let acceptor = ca.closed_acceptor_for(&address.ip().to_string());
+    let registry = FakeRegistry::builder().address(address).tls_with(acceptor, &ca).start().await;
+    let report = Report::of(mirror_of(&registry), &[]);
+    assert_eq!(report.code, Some(1), "{:#}", report.document);
+    let found = report.last("docker.io");
+    assert!(found.contains("fail: ") && found.contains("client_cert and client_key"), "{found}");
+}
+
 /// Without an image that is known to be there, `/v2/` and a login are what can be tried.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_an_image_the_login_is_tried() {
@@ -356,6 +368,8 @@ async fn usage_and_configuration_are_another_exit_code() {
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert!(ended.output.contains(part), "{part:?} in {ended:?}");
     }
+    let ended = doctor(TestMirror::builder(), &["docker.io"]);
+    assert!(ended.output.contains("docker.io: no upstream is configured"), "{ended:?}");
     let ended = doctor(mirror_of(&registry).set("nonsense", 1), &[]);
     assert!(ended.code == Some(2) && ended.output.contains(CONFIG), "{ended:?}");
     let directory = TempDir::new().unwrap();
