@@ -13,7 +13,8 @@
 //! 3. A **tag** goes to [`mirror`], which believes it for `tag_ttl`, and then asks [`upstream`]
 //!    by one HEAD that everyone shares; lists of tags and of referrers go the same way. Upstream
 //!    negotiates tokens and follows redirects; its guards see to it that credentials and
-//!    connections go only where they belong.
+//!    connections go only where they belong. It asks the endpoints of a registry in order, and leaves
+//!    those alone that fail or limit requests.
 //! 4. A **manifest** comes from memory, from the [`store`], or by one GET from upstream; it is
 //!    verified, stored verbatim, and thereby proved for this repository.
 //! 5. A **blob** is a file of the store. If it is not there, the mirror starts a `Download`: a task

@@ -85,7 +85,7 @@ impl Report {
         }
         let (bad, doubtful) = (self.failures(), self.count(Outcome::Doubtful));
         let checks = self.rows().count();
-        let _ = writeln!(table, "{checks} checks: {bad} failed, {doubtful} warnings");
+        let _ = writeln!(table, "checks: {checks}, failed: {bad}, warnings: {doubtful}");
         table
     }
 
@@ -165,7 +165,7 @@ FAIL  registry.corp:5000  tls        1234 ms  expired
 warn  /data               writable            hm
 skip  daemon              running             no
 
-4 checks: 1 failed, 1 warnings
+checks: 4, failed: 1, warnings: 1
 ";
         assert_eq!(report.table(), want);
         assert_eq!(report.failures(), 1);
