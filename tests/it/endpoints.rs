@@ -270,13 +270,15 @@ async fn a_hiccup_is_not_noticed() {
 /// Each in its own way, all endpoints together take no longer than a client may be kept waiting.
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_endpoints_share_the_time() {
-    let silent = [Mode::BlackHole; 3];
-    let mixed = [Mode::BlackHole, Mode::Down, Mode::Up];
-    join_all([silent, mixed].map(async |modes| {
+    let silent = ([Mode::BlackHole; 3], 503);
+    let mixed = ([Mode::BlackHole, Mode::Down, Mode::Up], 503);
+    // Each short pause is waited out, but not for ever.
+    let limited = ([Mode::Up; 3], 429);
+    join_all([silent, mixed, limited].map(async |(modes, status)| {
         let registries = join_all(modes.map(async |mode| {
             let registry = FakeRegistry::start().await;
             for method in ["GET", "HEAD"] {
-                registry.on(method, "*", Fault::status(503).header("retry-after", "1"));
+                registry.on(method, "*", Fault::status(status).header("retry-after", "1"));
             }
             registry.set_mode(mode).await;
             registry

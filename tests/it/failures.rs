@@ -151,6 +151,8 @@ async fn the_token_server_is_in_trouble() {
         Fault::status(503),
         Fault::status(403).body(html).header("content-type", "text/html"),
         Fault::status(200).body(html).header("content-type", "text/html"),
+        Fault::hang_up(),
+        Fault::silent(),
     ] {
         let (registry, mirror, image) = cached(Auth::AnonymousToken).await;
         registry.expire_tokens();
@@ -178,6 +180,27 @@ async fn upstream_redirects_to_a_strange_place() {
         assert_stale(&mirror, &image).await;
         assert_unavailable(&mirror).await;
     }
+}
+
+/// The same when it redirects out of TLS.
+#[tokio::test(flavor = "multi_thread")]
+async fn upstream_redirects_to_plain_http() {
+    let (registry, plain) =
+        (FakeRegistry::builder().tls(&TestCa::new()).start().await, FakeRegistry::start().await);
+    let image = Image::random(1);
+    for registry in [&registry, &plain] {
+        registry.put_image("library/x", "latest", &image);
+    }
+    let mirror = TestMirror::of(&registry).await;
+    mirror.pull("library/x", "latest", &image).await;
+    mirror.advance(PAST_TTL);
+    for method in ["GET", "HEAD"] {
+        let redirect = Fault::status(307).header("location", plain.url() + TAG);
+        registry.on(method, "/v2/library/*", redirect);
+    }
+    assert_stale(&mirror, &image).await;
+    assert_unavailable(&mirror).await;
+    assert_eq!(plain.connections(), 0);
 }
 
 /// The same when its name has no address.

@@ -59,3 +59,4 @@ mod support;
 mod tags;
 mod tags_list;
 mod tls;
+mod together;

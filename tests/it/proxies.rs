@@ -1,6 +1,9 @@
 //! Upstreams behind a proxy.
 
+use std::fs;
+
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::support::{
     Auth, FakeRegistry, Fault, Image, TestMirror, Upstream, address,
@@ -23,6 +26,13 @@ async fn named(name: &'static str, ca: Option<&TestCa>) -> FakeRegistry {
 /// A mirror of docker.io at `registry`, through the proxy at `url`.
 fn mirror_through(url: &str, registry: &FakeRegistry) -> Builder {
     TestMirror::builder().upstream(Upstream::docker_io(registry).set("proxy", url))
+}
+
+/// Writes a file, and tells its path.
+fn written(directory: &TempDir, name: &str, text: &str) -> String {
+    let file = directory.path().join(name);
+    fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
 }
 
 /// The upstream's text in a refusal.
@@ -56,6 +66,48 @@ async fn https_goes_through_tunnels() {
     }
     assert!(asked.iter().all(|line| line.starts_with("CONNECT ")), "{asked:?}");
     assert!(registry.count("GET", "/token") > 0);
+}
+
+/// In tunnels, too, an endpoint is shown its client certificate and believed unverified, and storage
+/// neither: what it is redirected to has to vouch for itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn tunnels_make_no_difference_to_tls() {
+    let (registrys, storages) = (TestCa::new(), TestCa::new());
+    let closed = registrys.closed_acceptor_for("registry.test");
+    let registry = FakeRegistry::builder().named("registry.test").tls_with(closed, &registrys);
+    let registry = registry.start().await;
+    let curious = storages.curious_acceptor_for("storage.test");
+    let storage = FakeRegistry::builder().named("storage.test").tls_with(curious, &storages);
+    let storage = storage.start().await;
+    let stranger = named("stranger.test", Some(&TestCa::new())).await;
+    registry.redirect_blobs_to(&storage);
+    let image = Image::random(6);
+    registry.put_image("library/x", "latest", &image);
+    let proxy = TestProxy::with_login("me:secret").await;
+    for server in [&registry, &storage, &stranger] {
+        proxy.lead_to(server);
+    }
+    let directory = TempDir::new().unwrap();
+    let (certificate, key) = registrys.certificate("127.0.0.1".parse().unwrap());
+    let files = [("ca", storages.pem()), ("client_cert", certificate), ("client_key", key)];
+    let upstream = files
+        .into_iter()
+        .fold(Upstream::docker_io(&registry).without_ca(), |upstream, (key, pem)| {
+            upstream.set(key, written(&directory, key, &pem))
+        });
+    let upstream =
+        upstream.set("proxy", proxy.url_for("me:secret")).set("insecure_skip_verify", true);
+    let mirror = TestMirror::builder().upstream(upstream).start().await;
+
+    mirror.pull("library/x", "latest", &image).await;
+    assert!(registry.certified_connections() > 0);
+    assert!(!storage.requests().is_empty());
+    assert_eq!(storage.certified_connections(), 0);
+    registry.redirect_blobs_to(&stranger);
+    let digest = registry.put_blob("library/x", &random_bytes(7, 1_000));
+    assert_eq!(mirror.get(&blob_url("library/x", &digest)).await.status, 429);
+    assert!(stranger.connections() > 0 && stranger.requests().is_empty());
+    assert!(proxy.requests().iter().all(|line| line.starts_with("CONNECT ")));
 }
 
 /// What is not encrypted is asked of the proxy itself, each time with the password.
@@ -92,13 +144,12 @@ async fn a_proxy_may_speak_tls() {
             (TestProxy::with_tls(&ca).await, TestProxy::with_tls(&TestCa::new()).await);
         for (proxy, is_trusted) in [(trusted, true), (stranger, false)] {
             proxy.lead_to(&registry);
-            let directory = tempfile::tempdir().unwrap();
-            let file = directory.path().join("ca.pem");
-            std::fs::write(&file, ca.pem()).unwrap();
+            let directory = TempDir::new().unwrap();
+            let file = written(&directory, "ca.pem", &ca.pem());
             let upstream = Upstream::docker_io(&registry).without_ca();
             // Of the proxy's certificate nobody has said anything.
             let upstream = upstream
-                .set("ca", file.to_str().unwrap())
+                .set("ca", file)
                 .set("insecure_skip_verify", true)
                 .set("proxy", proxy.url());
             let mirror = TestMirror::builder().upstream(upstream).start().await;

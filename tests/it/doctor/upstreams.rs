@@ -319,6 +319,19 @@ async fn every_endpoint_is_examined() {
     report.line(&format!("docker.io at {}/", down.url()), "connect: fail: ");
 }
 
+/// A name that no resolver knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_without_an_address_is_told() {
+    let registry = FakeRegistry::start().await;
+    let nowhere = vec!["http://registry.invalid:5000"];
+    let upstream = Upstream::docker_io(&registry).set("endpoints", nowhere);
+    let report = Report::of(TestMirror::builder().upstream(upstream), &[]);
+    assert_eq!(report.code, Some(1));
+    let found = report.last("docker.io");
+    assert!(found.starts_with("resolve: fail: registry.invalid:5000: "), "{found}");
+    assert!(found.contains("does DNS work here?"), "{found}");
+}
+
 /// What the daemon would not dial is not dialled.
 #[tokio::test(flavor = "multi_thread")]
 async fn our_own_address_is_no_upstream() {
