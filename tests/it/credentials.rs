@@ -164,8 +164,10 @@ async fn docker_config_holds_tokens_too_and_is_read_again() {
 
     fs::write(&file, "{ \"auths\": registry").unwrap();
     pull(&image.layers[1]).await;
+    let mut number = 0;
     until("the warning", async || {
-        client.get(&manifest_path("corp.test/a/b", "unknown")).await;
+        number += 1;
+        client.get(&manifest_path("corp.test/a/b", &format!("unknown-{number}"))).await;
         daemon.log().contains("going on with what it held before")
     })
     .await;

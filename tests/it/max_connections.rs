@@ -140,10 +140,10 @@ async fn a_broken_download_holds_no_connection() {
     let blobs = put_blobs(&registry, 2, 1000);
     let path = blob_url("library/x", &blobs[0].0);
     registry.on_whole(&path, Fault::cut_after(500));
-    registry.on_range(&path, Fault::status(429).header("retry-after", "3600"));
+    registry.on_range(&path, Fault::status(429).header("retry-after", "2"));
     let mirror = with_connections(&registry, 3).start().await;
     let broken = mirror.get(&path).await;
-    registry.wait_for("GET", &path, 3).await;
+    registry.wait_for("GET", &path, 2).await;
     all_are_free(&mirror).await;
     assert_eq!(mirror.metric("larder_downloads_in_flight").await, 1.0);
     mirror.pull_blob("library/x", &blobs[1].0).await;

@@ -160,7 +160,8 @@ async fn a_reserve_breaks_no_promise_of_a_head() {
         assert_eq!(told().await, (new.digest(), false));
         // Others spend what was to spare.
         registry.limit_pulls(20, 21_600);
-        mirror.head(&manifest_path("library/x", "unknown")).await;
+        registry.put_image("library/y", "latest", &old);
+        mirror.head(&manifest_path("library/y", "latest")).await;
         let before = pulls();
         mirror.get(&path(&new.digest().to_string())).await.expect(&new.manifest).await;
         assert_eq!(pulls(), before + 1);
