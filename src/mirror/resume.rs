@@ -316,13 +316,16 @@ mod tests {
 
     #[test]
     fn a_limit_is_waited_for_within_reason() {
-        let (mut tries, _) = tries(1);
-        let limited = |seconds| {
-            let retry_after = Some(Duration::from_secs(seconds));
-            Trouble::Refused(upstream::Error::Limited { message: String::new(), retry_after })
-        };
-        assert_eq!(tries.next(&limited(3)), Some(Duration::from_secs(3)));
-        assert_eq!(tries.next(&limited(3600)), Some(LONGEST_PAUSE));
+        let kinds: [fn(Option<Duration>) -> upstream::Error; 2] = [
+            |retry_after| upstream::Error::Limited { message: String::new(), retry_after },
+            |retry_after| upstream::Error::Unavailable { message: String::new(), retry_after },
+        ];
+        for kind in kinds {
+            let (mut tries, _) = tries(1);
+            let limited = |seconds| Trouble::Refused(kind(Some(Duration::from_secs(seconds))));
+            assert_eq!(tries.next(&limited(3)), Some(Duration::from_secs(3)));
+            assert_eq!(tries.next(&limited(3600)), Some(LONGEST_PAUSE));
+        }
         assert_eq!(pause_after(60), LONGEST_PAUSE);
     }
 }
