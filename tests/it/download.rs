@@ -328,6 +328,26 @@ async fn a_full_disk_passes_blobs_through() {
     assert_eq!(mirror.metric(counted).await, 1.0, "and counted");
 }
 
+/// What passes the store is gone once it has passed: when upstream breaks it off, so does Larder, and
+/// never ends it normally.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_passes_the_store_is_cut_where_upstream_breaks() {
+    let registry = FakeRegistry::start().await;
+    let blob = random_bytes(13, MIB);
+    let path = blob_url("library/x", &registry.put_blob("library/x", &blob));
+    let mirror = TestMirror::builder()
+        .upstream(Upstream::docker_io(&registry))
+        .set("cache.min_free", "100%")
+        .start()
+        .await;
+    for fault in [Fault::cut_after(MIB / 2), Fault::cut_after(MIB / 2).and_chunked()] {
+        registry.once("GET", &path, fault);
+        let body = mirror.get(&path).await.body().await;
+        assert!(is_short_of(&body, MIB), "{body:?}");
+        mirror.get(&path).await.expect(&blob).await;
+    }
+}
+
 /// Nothing tells a client that an empty body is wrong, so on this way too its headers wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_body_for_another_digest_is_not_passed_through() {
