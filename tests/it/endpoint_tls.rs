@@ -172,7 +172,8 @@ fn a_wrong_client_certificate_or_key_is_named() {
     ];
     for (cert, key, expected) in table {
         let text = format!(
-            "data_dir = \"data\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[[upstream]]\nregistry = \"a.b\"\n\
+            "listen = [\"127.0.0.1:0\"]\ndata_dir = \"data\"\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n[[upstream]]\nregistry = \"a.b\"\n\
              client_cert = \"{cert}\"\nclient_key = \"{key}\"\n"
         );
         let file = directory.path().join(CONFIG);
