@@ -69,6 +69,7 @@ impl From<upstream::Error> for Error {
             | Upstream::Unavailable { message, .. }
             | Upstream::HeldBack(message)
             | Upstream::HeadRefused(message)
+            | Upstream::RefusedElsewhere(message)
             | Upstream::Invalid(message) => Error::Unreachable(message),
             Upstream::Timeout(message) => Error::Timeout(message),
             Upstream::Limited { message, retry_after } => Error::Limited { message, retry_after },

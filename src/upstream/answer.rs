@@ -128,6 +128,7 @@ impl Answer {
             429 => Error::Limited { message, retry_after },
             400..=499 if is_head && is_elsewhere => Error::HeadRefused(message),
             400 | 405 | 501 if is_head => Error::HeadRefused(message),
+            400 | 401 | 403 if is_elsewhere => Error::RefusedElsewhere(message),
             401 | 403 => Error::Denied(message),
             500 | 502..=504 => Error::Unavailable { message, retry_after },
             // A proxy says 407.

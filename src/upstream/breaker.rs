@@ -158,8 +158,9 @@ impl Leave<'_> {
     /// Judges the endpoint by what came of the question.
     pub(super) fn note<T>(self, outcome: &Result<T, Error>) {
         match outcome {
-            // The first says nothing of the endpoint; the second may be of our own making too.
-            Err(Error::HeldBack(_) | Error::Limited { .. }) => {}
+            // The first says nothing of the endpoint, nor does the second, which any client may
+            // provoke; the third may be of our own making too.
+            Err(Error::HeldBack(_) | Error::RefusedElsewhere(_) | Error::Limited { .. }) => {}
             Err(error) if error.is_outage() => self.breaker.note_failure(self.passage, error),
             Ok(_) | Err(_) => self.breaker.note_answer(),
         }

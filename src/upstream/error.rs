@@ -40,6 +40,10 @@ pub enum Error {
     /// host it was redirected to (a URL signed for GET).
     #[error("{0}")]
     HeadRefused(String),
+    /// 400, 401 or 403 of a host that the registry redirected to: a signed URL that has expired, say.
+    /// The registry itself has not said no.
+    #[error("{0}")]
+    RefusedElsewhere(String),
     /// An answer that breaks the protocol or a rule of trust, such as a manifest that is too
     /// large, a redirect to a link-local address, or a GET that is not implemented (501).
     #[error("{0}")]
@@ -47,7 +51,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the endpoint is in trouble, so that another may do better.
+    /// Whether the endpoint is in trouble.
     pub(super) fn is_outage(&self) -> bool {
         matches!(
             self,
@@ -56,6 +60,11 @@ impl Error {
                 | Error::HeldBack(_)
                 | Error::Timeout(_)
         )
+    }
+
+    /// Whether another endpoint may do better.
+    pub(super) fn is_worth_another(&self) -> bool {
+        self.is_outage() || matches!(self, Error::Limited { .. } | Error::RefusedElsewhere(_))
     }
 
     /// An outage that may be over in a moment, and does not say when.

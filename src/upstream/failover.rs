@@ -1,8 +1,8 @@
 //! The endpoints of one upstream, in order: who is asked, how often, and for how long.
 //!
 //! In each round those are asked, one after the other, whose breaker lets the question pass, until one
-//! has an answer. Where all fail, those whose trouble may be over in a moment are asked again, after a
-//! pause. All requests are GET or HEAD, so that nothing is done twice; the deadline is one for all
+//! has an answer. Where all fail, those whose trouble may be over in a moment, or whose redirect led
+//! to a refusal, are asked again, after a pause. All requests are GET or HEAD, so that nothing is done twice; the deadline is one for all
 //! rounds.
 
 use std::time::Duration;
@@ -58,8 +58,7 @@ impl Upstream {
         self.first_answer_of(&self.inner.endpoints, ask, deadline, question).await
     }
 
-    /// Asks these endpoints in order until one gives an answer that is neither an outage nor a limit,
-    /// in as many rounds as `deadline` and the breakers allow.
+    /// Asks these endpoints in order until one gives an answer that no other could better, in as many rounds as `deadline` and the breakers allow.
     pub(super) async fn first_answer_of<'a, T, F>(
         &'a self,
         endpoints: &'a [Endpoint],
@@ -116,7 +115,7 @@ impl Upstream {
         while let Some((endpoint, leave, time)) = next(&mut waiting, deadline) {
             let late = || self.late(ask);
             match self.put(ask.operation, leave, time, question(endpoint), late).await {
-                Err(error) if error.is_outage() || matches!(error, Error::Limited { .. }) => {
+                Err(error) if error.is_worth_another() => {
                     tracing::debug!(endpoint = endpoint.authority(), %error, "endpoint fails");
                     vain.note(endpoint, error);
                 }
@@ -196,9 +195,11 @@ impl<'a> Vain<'a> {
 
     /// A limit says more than an outage does.
     fn note(&mut self, endpoint: &'a Endpoint, error: Error) {
-        if let Error::Unavailable { retry_after, .. } = &error {
+        if matches!(error, Error::Unavailable { .. } | Error::RefusedElsewhere(_)) {
             self.again.push(endpoint);
-            self.retry_after = self.retry_after.max(retry_after.unwrap_or_default());
+        }
+        if let Error::Unavailable { retry_after: Some(time), .. } = &error {
+            self.retry_after = self.retry_after.max(*time);
         }
         if !matches!(self.error, Some(Error::Limited { .. })) {
             self.error = Some(error);

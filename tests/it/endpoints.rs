@@ -132,6 +132,45 @@ async fn the_second_endpoint_stands_in_for_the_first() {
     .await;
 }
 
+/// A refusal of the host that the registry redirects to is not the registry's: it is asked again for the
+/// way, and whoever comes next asks anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_behind_a_redirect_is_nobodys_word() {
+    for status in [400, 401, 403] {
+        let (registry, storage) = (FakeRegistry::start().await, FakeRegistry::start().await);
+        registry.redirect_blobs_to(&storage);
+        let blob = Bytes::from("blob");
+        let digest = registry.put_blob("library/x", &blob);
+        let path = blob_url("library/x", &digest);
+        let mirror = TestMirror::of(&registry).await;
+        storage.on("GET", "*", Fault::status(status));
+        for _ in 0..3 {
+            assert_eq!(mirror.get(&path).await.status, 429, "{status}");
+        }
+        assert_eq!(is_up(&mirror, &registry).await, 1.0, "{status}");
+        storage.behave();
+        storage.once("GET", "*", Fault::status(status));
+        let asked = registry.count("GET", &path);
+        mirror.get(&path).await.expect(&blob).await;
+        assert_eq!(registry.count("GET", &path), asked + 2, "{status}");
+    }
+}
+
+/// An endpoint whose storage refuses what it redirects to is passed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_endpoint_stands_in_for_the_storage_of_the_first() {
+    let [first, storage, second] =
+        [FakeRegistry::start().await, FakeRegistry::start().await, FakeRegistry::start().await];
+    first.redirect_blobs_to(&storage);
+    storage.on("GET", "*", Fault::status(403));
+    let blob = Bytes::from("blob");
+    first.put_blob("library/x", &blob);
+    let digest = second.put_blob("library/x", &blob);
+    let mirror = mirror_of(&[first.url(), second.url()]).await;
+    mirror.get(&blob_url("library/x", &digest)).await.expect(&blob).await;
+    assert_eq!((first.requests().len(), storage.requests().len()), (1, 1));
+}
+
 /// An endpoint that fails time and again is asked no more, until a probe finds it well.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_endpoint_is_left_alone_until_it_is_back() {

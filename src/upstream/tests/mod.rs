@@ -125,6 +125,7 @@ fn kind(error: &Error) -> &'static str {
         Error::Denied(_) => "denied",
         Error::Limited { .. } => "limited",
         Error::HeadRefused(_) => "head refused",
+        Error::RefusedElsewhere(_) => "refused elsewhere",
         Error::Invalid(_) => "invalid",
     }
 }

@@ -125,6 +125,7 @@ pub(super) fn refusal_verdict(sample: &SampleImage, identity: &Identity, error: 
         | Error::Timeout(_)
         | Error::NotFound(_)
         | Error::Limited { .. }
+        | Error::RefusedElsewhere(_)
         | Error::Invalid(_) => Verdict::bad(error.to_string()),
     }
 }
