@@ -108,10 +108,9 @@ impl Upstream {
         ask: &Ask<'_>,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let connection = self.connection(ask, deadline).await?;
         let answer =
             self.first_answer_of(endpoints, ask, deadline, |endpoint| endpoint.exchange(ask));
-        let mut answer = answer.await?;
+        let (mut answer, connection) = answer.await?;
         answer.body.hold(connection);
         Ok(answer)
     }

@@ -13,6 +13,7 @@ use super::{
     Error, Place, Upstream,
     answer::Answer,
     breaker::Leave,
+    connections::Connection,
     endpoint::{Ask, Endpoint},
     health::Operation,
 };
@@ -44,7 +45,7 @@ impl Upstream {
         self.ask_of(&self.inner.endpoints, ask, deadline).await
     }
 
-    /// [`Upstream::first_answer_of`] all endpoints, over one connection at a time.
+    /// [`Upstream::first_answer_of`] all endpoints.
     pub(super) async fn first_answer<'a, T, F>(
         &'a self,
         ask: &Ask<'_>,
@@ -54,26 +55,31 @@ impl Upstream {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let _connection = self.connection(ask, deadline).await?;
-        self.first_answer_of(&self.inner.endpoints, ask, deadline, question).await
+        let endpoints = &self.inner.endpoints;
+        let (answer, _) = self.first_answer_of(endpoints, ask, deadline, question).await?;
+        Ok(answer)
     }
 
-    /// Asks these endpoints in order until one gives an answer that no other could better, in as many rounds as `deadline` and the breakers allow.
+    /// Asks these endpoints in order until one gives an answer that no other could better, in as many
+    /// rounds as `deadline` and the breakers allow. With the answer is the connection that it came by:
+    /// a round has one at a time, the pauses between them have none.
     pub(super) async fn first_answer_of<'a, T, F>(
         &'a self,
         endpoints: &'a [Endpoint],
         ask: &Ask<'_>,
         deadline: Instant,
         question: impl Fn(&'a Endpoint) -> F,
-    ) -> Result<T, Error>
+    ) -> Result<(T, Connection), Error>
     where
         F: Future<Output = Result<T, Error>>,
     {
         let mut vain = Vain::new(endpoints);
         for round in 1..=ROUNDS {
+            let connection = self.connection(ask, deadline).await?;
             if let Some(outcome) = self.round(&mut vain, ask, deadline, &question).await {
-                return outcome;
+                return outcome.map(|answer| (answer, connection));
             }
+            drop(connection);
             let Some(pause) = vain.pause_after(round, deadline) else { break };
             self.inner.health.note_retry();
             sleep(pause).await;

@@ -151,6 +151,30 @@ async fn a_broken_download_holds_no_connection() {
     broken.expect(&blobs[0].1).await;
 }
 
+/// Who waits until upstream may be asked again holds no connection meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_holds_no_connection() {
+    let registry = FakeRegistry::start().await;
+    let image = Image::random(8);
+    registry.put_image("library/x", "latest", &image);
+    registry.on("HEAD", "/v2/library/y/*", Fault::status(503).header("retry-after", "15"));
+    let mirror = with_connections(&registry, 3).start().await;
+    let paths = ["one", "two"].map(|tag| manifest_path("library/y", tag));
+    let waiting = join_all(paths.iter().map(|path| mirror.head(path)));
+    let others = async {
+        for path in &paths {
+            registry.wait_for("HEAD", path, 1).await;
+        }
+        all_are_free(&mirror).await;
+        mirror.pull("library/x", "latest", &image).await;
+    };
+    tokio::select! {
+        _ = waiting => panic!("they did not wait"),
+        () = others => {}
+    }
+    assert_eq!(registry.count("HEAD", "/v2/library/y/*"), 2);
+}
+
 /// Clients that hang up at any moment leave every connection free, also of what passes the store.
 #[tokio::test(flavor = "multi_thread")]
 async fn hanging_up_frees_connections() {
