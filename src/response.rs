@@ -138,7 +138,9 @@ fn unavailable(error: &mirror::Error, unknown: &str) -> Response<Body> {
     match error {
         Error::NotFound(_) | Error::Denied(_) => failure(StatusCode::NOT_FOUND, unknown, &message),
         Error::Refused(_) => failure(StatusCode::BAD_GATEWAY, "MANIFEST_INVALID", &message),
-        Error::Unreachable(_) => failure(StatusCode::BAD_GATEWAY, "UNAVAILABLE", &message),
+        Error::Unreachable(_) | Error::Unusable(_) => {
+            failure(StatusCode::BAD_GATEWAY, "UNAVAILABLE", &message)
+        }
         Error::Timeout(_) => failure(StatusCode::GATEWAY_TIMEOUT, "UNAVAILABLE", &message),
         Error::Limited { .. } => too_many(error, RETRY_LIMITED),
         Error::Store(_) => failure(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", &message),

@@ -18,9 +18,12 @@ pub enum Error {
     /// Upstream's manifest is one that Larder does not serve.
     #[error(transparent)]
     Refused(#[from] RefusedManifest),
-    /// Upstream cannot be reached, or answers nonsense.
+    /// Upstream cannot be reached.
     #[error("{0}")]
     Unreachable(String),
+    /// Upstream's answer is of no use, or it may not be asked this now. It may be well otherwise.
+    #[error("{0}")]
+    Unusable(String),
     /// Upstream did not answer in time.
     #[error("{0}")]
     Timeout(String),
@@ -65,12 +68,13 @@ impl From<upstream::Error> for Error {
         match error {
             Upstream::NotFound(message) => Error::NotFound(message),
             Upstream::Denied(message) => Error::Denied(message),
-            Upstream::Unreachable(message)
-            | Upstream::Unavailable { message, .. }
-            | Upstream::HeldBack(message)
+            Upstream::Unreachable(message) | Upstream::Unavailable { message, .. } => {
+                Error::Unreachable(message)
+            }
+            Upstream::HeldBack(message)
             | Upstream::HeadRefused(message)
             | Upstream::RefusedElsewhere(message)
-            | Upstream::Invalid(message) => Error::Unreachable(message),
+            | Upstream::Invalid(message) => Error::Unusable(message),
             Upstream::Timeout(message) => Error::Timeout(message),
             Upstream::Limited { message, retry_after } => Error::Limited { message, retry_after },
         }

@@ -355,9 +355,7 @@ impl Mirror {
                     let registry = repository.registry().as_str();
                     self.metrics.download_failures.with_label_values(&[registry, "digest"]).inc();
                     tracing::warn!(%repository, %asked, %actual, "upstream sent a wrong manifest");
-                    return Err(Error::Unreachable(format!(
-                        "upstream sent wrong bytes for {asked}"
-                    )));
+                    return Err(Error::Unusable(format!("upstream sent wrong bytes for {asked}")));
                 }
                 actual
             }

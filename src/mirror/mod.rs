@@ -141,6 +141,8 @@ impl Mirrored {
     fn note<T>(&self, result: &Result<T, Error>) {
         match result {
             Err(error) if error.is_outage() => self.note_outage(),
+            // Upstream may not have been asked.
+            Err(Error::Unusable(_) | Error::Limited { .. }) => {}
             Ok(_) | Err(_) => *lock(&self.outage) = None,
         }
     }

@@ -180,7 +180,7 @@ impl Mirror {
 }
 
 fn of_type(document: &[u8], artifact_type: &str) -> Result<Bytes, Error> {
-    let no_list = || Error::Unreachable("upstream sent no list of referrers".to_owned());
+    let no_list = || Error::Unusable("upstream sent no list of referrers".to_owned());
     let (mut referrers, _) = Referrers::parse(document).ok_or_else(no_list)?;
     referrers.retain(artifact_type);
     Ok(referrers.to_json().into())

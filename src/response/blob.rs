@@ -49,7 +49,7 @@ pub fn blob_error(error: &mirror::Error) -> Response<Body> {
         Error::NotFound(_) | Error::Denied(_) | Error::Refused(_) => {
             failure(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", &error.to_string())
         }
-        Error::Unreachable(_) | Error::Timeout(_) | Error::Store(_) => {
+        Error::Unreachable(_) | Error::Unusable(_) | Error::Timeout(_) | Error::Store(_) => {
             too_many(error, RETRY_UNREACHABLE)
         }
         Error::Limited { .. } => too_many(error, RETRY_LIMITED),

@@ -436,6 +436,22 @@ async fn upstream_denies_access() {
     }
 }
 
+/// An answer of no use is no outage: who provokes one gets nobody else what is stale.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_useless_answer_is_no_outage() {
+    let (registry, mirror, _) = cached(Auth::Open).await;
+    let odd = manifest_path("library/odd", "latest");
+    for method in ["GET", "HEAD"] {
+        registry.on(method, &odd, Fault::status(400));
+    }
+    assert_eq!(mirror.get(&odd).await.status, 502);
+    let new = Image::random(3);
+    registry.put_image("library/x", "latest", &new);
+    let response = mirror.get(TAG).await;
+    assert_eq!(response.header("warning"), None);
+    response.expect(&new.manifest).await;
+}
+
 /// A blob that upstream does not have is not found, once asked and then remembered.
 #[tokio::test(flavor = "multi_thread")]
 async fn upstream_does_not_know_a_blob() {
