@@ -20,7 +20,8 @@ use super::{
     client::{Client, Outgoing},
     health::Operation,
     redirect::{self, Redirects},
-    token::{Grant, NoToken, Token, Tokens},
+    token::{Grant, NoToken, Token},
+    tokens::Tokens,
     trust,
 };
 

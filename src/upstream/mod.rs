@@ -5,7 +5,8 @@
 //! - `failover`: which endpoint is asked, over `breaker`: whether it may be;
 //! - `endpoint`: one exchange, with as many requests as authentication takes;
 //! - `limits`, over `quota` and `pauses`: what it allows to whom;
-//! - `credentials`: who Larder is; `auth`, over `challenge`, `token` and `basic`: what it presents;
+//! - `credentials`: who Larder is; `auth`, over `challenge`, `tokens`, `token` and `basic`: what it
+//!   presents;
 //! - `redirect`: from one request to the answer it leads to;
 //! - `connections`: how many requests there are at once;
 //! - `client`: one request on one connection;
@@ -71,6 +72,7 @@ mod tags;
 mod tests;
 mod tls;
 mod token;
+mod tokens;
 mod trust;
 mod visibility;
 
@@ -286,8 +288,8 @@ impl Upstream {
     }
 
     /// GET of what is still wanted of a blob, from one endpoint only, which is asked once and whatever
-    /// its breaker says. Returns at the headers; `deadline` bounds only them. The body begins at `rest.start` whatever upstream sends, and
-    /// fails unless it ends where the blob does.
+    /// its breaker says. Returns at the headers; `deadline` bounds only them. The body begins at
+    /// `rest.start` whatever upstream sends, and fails unless it ends where the blob does.
     pub async fn get_blob_rest(
         &self,
         place: Place,

@@ -1,11 +1,7 @@
-//! Tokens: asking a realm for one, and the table in which they are kept and shared
-//! (distribution, docs/spec/auth: token.md and oauth.md).
+//! A token: what it is asked for, and asking a realm for it (distribution, docs/spec/auth: token.md and
+//! oauth.md).
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::future::FutureExt as _;
 use http::{Method, StatusCode};
@@ -39,16 +35,8 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const MARGIN: Duration = Duration::from_secs(10);
 /// How long one token may take, redirects and fallback included.
 const MAX_FETCH: Duration = Duration::from_secs(20);
-/// How long a login that was refused is not tried again: a server may err once. It doubles with each
-/// refusal in a row.
-const FIRST_DENIAL: Duration = Duration::from_secs(10);
-/// The most that it becomes. Docker Hub locks an account after ten such tries in five minutes; these
-/// are seven.
-const LAST_DENIAL: Duration = Duration::from_secs(60);
 /// How long a realm is left alone after a 429 that does not say. Without tokens nothing goes on.
 const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
-/// Tokens kept before those that are of no use are dropped.
-const MAX_ENTRIES: usize = 1024;
 
 /// What a token is asked for, and by whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +56,7 @@ impl Grant {
     }
 
     /// Who asks, and whom.
-    fn asker(&self) -> (Url, Identity) {
+    pub(super) fn asker(&self) -> (Url, Identity) {
         (self.realm.clone(), self.identity.clone())
     }
 }
@@ -80,11 +68,13 @@ pub(super) struct Token {
     pub(super) value: String,
     /// When it came. Upstream's own clock (`issued_at`) is not believed.
     pub(super) received: Instant,
-    lifetime: Duration,
+    /// How long it is good from then on.
+    pub(super) lifetime: Duration,
 }
 
 impl Token {
-    fn is_fresh(&self) -> bool {
+    /// Whether it is still good.
+    pub(super) fn is_fresh(&self) -> bool {
         self.received.elapsed() < self.lifetime
     }
 }
@@ -102,8 +92,9 @@ pub(super) enum NoToken {
 #[derive(Clone, Debug)]
 pub(super) struct Denial {
     pub(super) refusal: Refusal,
-    message: String,
-    received: Instant,
+    /// The server's words.
+    pub(super) message: String,
+    pub(super) received: Instant,
 }
 
 impl NoToken {
@@ -131,150 +122,14 @@ impl From<NoToken> for Error {
     }
 }
 
-/// The tokens of one endpoint, and the requests for them that are under way: one per grant,
-/// however many wait for it. There is one grant per repository, found by the scope that Larder
-/// itself would ask for; the grant may hold further scopes that the registry named.
-#[derive(Default)]
-pub(super) struct Tokens {
-    entries: Mutex<HashMap<String, Entry>>,
-    pauses: Arc<RealmPauses>,
-}
-
 /// Realms that limit the requests of an identity.
-type RealmPauses = Pauses<(Url, Identity)>;
+pub(super) type RealmPauses = Pauses<(Url, Identity)>;
 
-struct Entry {
-    grant: Grant,
-    flight: TokenFlight,
-    /// How long a refusal is believed.
-    denial: Duration,
-}
+/// A token that was asked for.
+pub(super) type TokenFlight = Flight<Result<Token, NoToken>>;
 
-type TokenFlight = Flight<Result<Token, NoToken>>;
-
-impl Tokens {
-    /// What was last asked for `scope`.
-    pub(super) fn grant(&self, scope: &str) -> Option<Grant> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.get(scope).map(|entry| entry.grant.clone())
-    }
-
-    /// A token for `grant`: a kept one, or the one that is on its way, or a new one. A login that was
-    /// just refused is refused again without being tried.
-    pub(super) async fn get(
-        &self,
-        scope: &str,
-        grant: &Grant,
-        client: &Arc<Client>,
-    ) -> Result<Token, NoToken> {
-        self.flight(scope, grant, client)?.await
-    }
-
-    /// Never hands out `refused` again.
-    pub(super) fn forget(&self, scope: &str, refused: &Token) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_refused = |entry: &Entry| match entry.flight.peek() {
-            Some(Ok(token)) => token == refused,
-            Some(Err(_)) | None => false,
-        };
-        if entries.get(scope).is_some_and(is_refused) {
-            entries.remove(scope);
-        }
-    }
-
-    fn flight(
-        &self,
-        scope: &str,
-        grant: &Grant,
-        client: &Arc<Client>,
-    ) -> Result<TokenFlight, Error> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = entries.get(scope)
-            && entry.grant == *grant
-            && entry.is_of_use()
-        {
-            return Ok(entry.flight.clone());
-        }
-        if let Some(refused) = refused_login(&entries, grant) {
-            return Ok(refused);
-        }
-        self.respect_pause(grant)?;
-        if entries.len() >= MAX_ENTRIES {
-            entries.retain(|_, entry| entry.is_of_use());
-        }
-        if entries.len() >= MAX_ENTRIES {
-            entries.clear();
-        }
-        let flight = start(Arc::clone(client), grant.clone(), Arc::clone(&self.pauses));
-        let denial = next_denial(&entries, scope, grant);
-        let entry = Entry { grant: grant.clone(), flight: flight.clone(), denial };
-        entries.insert(scope.to_owned(), entry);
-        Ok(flight)
-    }
-
-    fn respect_pause(&self, grant: &Grant) -> Result<(), Error> {
-        match self.pauses.left(&grant.asker()) {
-            Some(left) => Err(Error::HeldBack(format!(
-                "{} limits our requests for tokens for another {} s",
-                grant.realm.authority(),
-                left.as_secs()
-            ))),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Entry {
-    fn is_of_use(&self) -> bool {
-        match self.flight.peek() {
-            None => true,
-            Some(Ok(token)) => token.is_fresh(),
-            Some(Err(NoToken::Denied(denial))) => {
-                let age = denial.received.elapsed();
-                self.grant.identity != Identity::Anonymous && age < self.denial
-            }
-            Some(Err(NoToken::Failed(_))) => false,
-        }
-    }
-
-    fn has_token(&self) -> bool {
-        self.is_of_use() && matches!(self.flight.peek(), Some(Ok(_)))
-    }
-
-    /// Whether the token server does not believe who asks, whatever is asked for.
-    fn has_refused_login(&self) -> bool {
-        self.is_of_use() && self.refusal() == Some(Refusal::Unauthorized)
-    }
-
-    fn refusal(&self) -> Option<Refusal> {
-        match self.flight.peek() {
-            Some(Err(NoToken::Denied(denial))) => Some(denial.refusal),
-            Some(Ok(_) | Err(NoToken::Failed(_))) | None => None,
-        }
-    }
-}
-
-/// How long the next refusal of this login is believed. Where it is good for something, only refusals
-/// for this very scope are in a row.
-fn next_denial(entries: &HashMap<String, Entry>, scope: &str, grant: &Grant) -> Duration {
-    let same_login = || entries.iter().filter(|(_, entry)| entry.grant.is_like(grant));
-    let is_good = same_login().any(|(_, entry)| entry.has_token());
-    let in_a_row = same_login().filter(|(known, _)| !is_good || *known == scope);
-    let refused = in_a_row.filter(|(_, entry)| entry.refusal().is_some());
-    let last = refused.map(|(_, entry)| entry.denial).max();
-    last.map_or(FIRST_DENIAL, |last| last.saturating_mul(2).min(LAST_DENIAL))
-}
-
-/// The refusal of the same login for another scope, unless it was good for a third.
-fn refused_login(entries: &HashMap<String, Entry>, grant: &Grant) -> Option<TokenFlight> {
-    let same_login = || entries.values().filter(|entry| entry.grant.is_like(grant));
-    if same_login().any(Entry::has_token) {
-        return None;
-    }
-    same_login().find(|entry| entry.has_refused_login()).map(|entry| entry.flight.clone())
-}
-
-fn start(client: Arc<Client>, grant: Grant, pauses: Arc<RealmPauses>) -> TokenFlight {
+/// Asks for a token, for all who wait for it.
+pub(super) fn start(client: Arc<Client>, grant: Grant, pauses: Arc<RealmPauses>) -> TokenFlight {
     let request = async move {
         let late = |_| {
             let what = format!("no token from {} in time", grant.realm.authority());
@@ -426,60 +281,6 @@ mod tests {
             assert_eq!(outgoing.authorization, None);
         }
     }
-
-    fn login() -> Grant {
-        let identity = Identity::new("anna", "x".to_owned());
-        Grant { identity, ..grant("https://h/t", None, &["a"]) }
-    }
-
-    /// What became of asking so many seconds ago, where a refusal is believed for so many.
-    async fn entry(
-        grant: Grant,
-        outcome: impl FnOnce(Instant) -> Result<Token, NoToken>,
-        age: u64,
-        denial: u64,
-    ) -> Entry {
-        let outcome = outcome(Instant::now().checked_sub(Duration::from_secs(age)).unwrap());
-        let flight = launch(async move { outcome }.boxed());
-        let _ = flight.clone().await;
-        Entry { grant, flight, denial: Duration::from_secs(denial) }
-    }
-
-    fn denied(received: Instant) -> Result<Token, NoToken> {
-        let refusal = Refusal::Unauthorized;
-        Err(NoToken::Denied(Denial { refusal, message: String::new(), received }))
-    }
-
-    fn given(received: Instant) -> Result<Token, NoToken> {
-        Ok(Token { value: "token".to_owned(), received, lifetime: MIN_LIFETIME })
-    }
-
-    #[tokio::test]
-    async fn a_refused_login_is_tried_again_after_a_while() {
-        assert!(entry(login(), denied, 19, 20).await.is_of_use());
-        assert!(!entry(login(), denied, 21, 20).await.is_of_use());
-        let anonymous = grant("https://h/t", None, &["a"]);
-        assert!(!entry(anonymous, denied, 0, 20).await.is_of_use());
-    }
-
-    #[tokio::test]
-    async fn a_login_is_tried_less_often_the_more_often_it_was_refused() {
-        let mut entries = HashMap::new();
-        let mut seconds = Vec::new();
-        for scope in ["a", "b", "a", "b"] {
-            let next = next_denial(&entries, scope, &login()).as_secs();
-            entries.insert(scope.to_owned(), entry(login(), denied, 0, next).await);
-            seconds.push(next);
-        }
-        assert_eq!(seconds, [10, 20, 40, 60], "whatever it was tried for");
-
-        let stranger = Grant { identity: Identity::new("bert", "x".to_owned()), ..login() };
-        assert_eq!(next_denial(&entries, "a", &stranger), FIRST_DENIAL);
-        entries.insert("c".to_owned(), entry(login(), given, 0, 10).await);
-        assert_eq!(next_denial(&entries, "d", &login()), FIRST_DENIAL, "it is good for something");
-        assert_eq!(next_denial(&entries, "b", &login()), LAST_DENIAL, "but not for this");
-    }
-
     #[test]
     fn lifetimes_are_clamped() {
         let lifetime = |json: &str| {
