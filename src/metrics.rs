@@ -4,6 +4,7 @@
 //! written here. A name that a client made up never becomes a label.
 
 mod limits;
+mod upstream;
 
 use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -11,6 +12,7 @@ use prometheus::{
 };
 
 pub use limits::{InUse, Limits};
+pub use upstream::Upstream;
 
 /// Upper bounds of the histograms, in seconds: from a hit to a large layer on a slow line.
 const SECONDS: [f64; 10] = [0.000_5, 0.002, 0.01, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0, 300.0];
@@ -33,19 +35,8 @@ pub struct Metrics {
     pub served_bytes: IntCounterVec,
     /// Bodies that went past the store, by `reason`.
     pub passthrough: IntCounterVec,
-    /// Requests to upstream, by `registry`, `operation` and status `code` (or `error`).
-    pub upstream_requests: IntCounterVec,
-    /// Seconds until upstream's headers, by `registry` and `operation`.
-    pub upstream_seconds: HistogramVec,
-    /// Body bytes received from upstream, by `registry`.
-    pub upstream_bytes: IntCounterVec,
-    /// Whether the last request to upstream was answered, by `registry`.
-    pub upstream_up: IntGaugeVec,
-    /// Whether an endpoint is asked (1) or left alone after failures in a row (0), by `registry` and
-    /// `endpoint` (host and path).
-    pub upstream_endpoint_up: IntGaugeVec,
-    /// Rounds in which endpoints were asked again that had failed a moment before, by `registry`.
-    pub upstream_retries: IntCounterVec,
+    /// How upstream is, and what it was asked.
+    pub upstream: Upstream,
     /// What upstream allows, and what of that is used.
     pub limits: Limits,
     /// Requests refused for a namespace outside the configured set.
@@ -102,28 +93,7 @@ impl Metrics {
                 &["registry", "kind", "source"],
             ),
             passthrough: make.counters("passthrough_total", "Bodies past the store.", &["reason"]),
-            upstream_requests: make.counters(
-                "upstream_requests_total",
-                "Requests to upstream.",
-                &["registry", "operation", "code"],
-            ),
-            upstream_seconds: make.histograms(
-                "upstream_seconds",
-                "Seconds to upstream's headers.",
-                &["registry", "operation"],
-            ),
-            upstream_bytes: make.counters("upstream_bytes_total", "Body bytes received.", REGISTRY),
-            upstream_up: make.gauges("upstream_up", "Whether upstream answers.", REGISTRY),
-            upstream_endpoint_up: make.gauges(
-                "upstream_endpoint_up",
-                "Whether an endpoint is asked.",
-                &["registry", "endpoint"],
-            ),
-            upstream_retries: make.counters(
-                "upstream_retries_total",
-                "Rounds in which endpoints were asked again.",
-                REGISTRY,
-            ),
+            upstream: Upstream::new(&make),
             limits: Limits::new(&make),
             refused_namespaces: make.counter(
                 "refused_namespaces_total",
@@ -174,13 +144,13 @@ impl Default for Metrics {
     }
 }
 
-/// Makes and registers make. Their names and labels are literals in this file, so that
-/// every mistake shows in the first test that makes a `Metrics`.
+/// Makes and registers families. Their names and labels are literals in this file and those below it,
+/// so that every mistake shows in the first test that makes a `Metrics`.
 struct Families<'a> {
     registry: &'a prometheus::Registry,
 }
 
-#[expect(clippy::expect_used, reason = "names and labels are literals in this file")]
+#[expect(clippy::expect_used, reason = "names and labels are literals")]
 impl Families<'_> {
     fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.register(IntCounter::with_opts(opts(name, help)).expect("a valid name"))

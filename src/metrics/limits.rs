@@ -2,7 +2,7 @@
 
 use prometheus::{IntGauge, IntGaugeVec};
 
-use super::Families;
+use super::{Families, REGISTRY};
 
 /// What upstream allows, and what of that is used, by `registry`.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct InUse(IntGauge);
 
 impl Limits {
     pub(super) fn new(make: &Families<'_>) -> Limits {
-        let gauges = |name, help| make.gauges(name, help, &["registry"]);
+        let gauges = |name, help| make.gauges(name, help, REGISTRY);
         Limits {
             ratelimit_limit: gauges(
                 "upstream_ratelimit_limit",

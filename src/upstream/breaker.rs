@@ -139,7 +139,8 @@ impl Breaker {
     /// To be called with the circuit locked, so that the last state is the one that stays.
     fn show(&self, is_closed: bool) {
         self.metrics
-            .upstream_endpoint_up
+            .upstream
+            .endpoint_up
             .with_label_values(&[&self.registry, &self.endpoint])
             .set(is_closed.into());
     }

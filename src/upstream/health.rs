@@ -53,7 +53,8 @@ impl Health {
     pub(super) fn note_answer(&self, operation: Operation, status: StatusCode, after: Duration) {
         self.count(operation, status.as_str());
         self.metrics
-            .upstream_seconds
+            .upstream
+            .seconds
             .with_label_values(&[&self.registry, operation.label()])
             .observe(after.as_secs_f64());
         let is_up = !status.is_server_error() || status == StatusCode::NOT_IMPLEMENTED;
@@ -73,13 +74,14 @@ impl Health {
 
     /// Counts a round in which endpoints are asked again.
     pub(super) fn note_retry(&self) {
-        self.metrics.upstream_retries.with_label_values(&[&self.registry]).inc();
+        self.metrics.upstream.retries.with_label_values(&[&self.registry]).inc();
     }
 
     /// Counts body bytes.
     pub(super) fn note_bytes(&self, received: usize) {
         self.metrics
-            .upstream_bytes
+            .upstream
+            .bytes
             .with_label_values(&[&self.registry])
             .inc_by(u64::try_from(received).unwrap_or(u64::MAX));
     }
@@ -108,7 +110,8 @@ impl Health {
 
     fn count(&self, operation: Operation, code: &str) {
         self.metrics
-            .upstream_requests
+            .upstream
+            .requests
             .with_label_values(&[&self.registry, operation.label(), code])
             .inc();
     }
@@ -118,7 +121,8 @@ impl Health {
             return;
         }
         self.metrics
-            .upstream_up
+            .upstream
+            .up
             .with_label_values(&[&self.registry])
             .set(last_answer.is_some().into());
         *lock(&self.last_answer) = last_answer;
