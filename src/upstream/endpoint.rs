@@ -244,21 +244,22 @@ impl Endpoint {
     /// An answer that counts as success: 2xx, or what `ask` takes for it. Authenticates as needed;
     /// where that is in vain, it is tried once more if the credentials have changed meanwhile.
     pub(super) async fn exchange(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
-        let identity = self.credentials.identity(ask.name).await;
+        let mut identity = self.credentials.identity(ask.name).await;
         let mut outcome = self.exchange_as(&identity, &self.auth, ask).await;
         if let Some(refusal) = refusal(&outcome)
             && let Some(other) = self.credentials.instead_of(&identity, refusal, ask.name).await
         {
             outcome = self.exchange_as(&other, &self.auth, ask).await;
+            identity = other;
         }
-        self.accepted(outcome?, ask).await
+        self.accepted(outcome?, &identity, ask).await
     }
 
     /// As [`Endpoint::exchange`], without credentials.
     pub(super) async fn exchange_anonymously(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
         let anonymous = Identity::Anonymous;
         let answer = self.exchange_as(&anonymous, &self.anonymous_auth, ask).await?;
-        self.accepted(answer, ask).await
+        self.accepted(answer, &anonymous, ask).await
     }
 
     /// Whether there are credentials for a repository.
@@ -266,10 +267,15 @@ impl Endpoint {
         self.credentials.are_for(name)
     }
 
-    async fn accepted(&self, answer: Answer, ask: &Ask<'_>) -> Result<Answer, Error> {
+    async fn accepted(
+        &self,
+        answer: Answer,
+        identity: &Identity,
+        ask: &Ask<'_>,
+    ) -> Result<Answer, Error> {
         match ask.is_answered_by(&answer) {
             true => Ok(answer.of_endpoint(self.place)),
-            false => Err(answer.into_error().await),
+            false => Err(self.limits.told_to_wait(identity, answer.into_error().await)),
         }
     }
 

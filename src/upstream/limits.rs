@@ -20,9 +20,6 @@ use super::{
     quota::Quota,
 };
 
-/// How long an endpoint is left alone after a 429 that does not say.
-const DEFAULT_PAUSE: Duration = Duration::from_secs(10);
-
 /// Identities whose quota is remembered. A helper may change them for ever.
 const MOST_QUOTAS: usize = 64;
 
@@ -95,11 +92,23 @@ impl Limits {
             return;
         }
         if answer.status == StatusCode::TOO_MANY_REQUESTS {
-            self.pauses.begin(identity.clone(), answer.retry_after().unwrap_or(DEFAULT_PAUSE));
+            self.pauses.begin(identity.clone(), answer.retry_after());
+        }
+        // Blobs go on meanwhile, and say nothing of it.
+        if operation.is_limited() && answer.status.is_success() {
+            self.pauses.note_success(identity);
         }
         if matches!(operation, Operation::ManifestHead | Operation::ManifestGet) {
             self.note_quota(identity, answer);
         }
+    }
+
+    /// `error`, with the pause that it began where upstream did not say how long.
+    pub(super) fn told_to_wait(&self, identity: &Identity, error: Error) -> Error {
+        let Error::Limited { message, retry_after: None } = error else {
+            return error;
+        };
+        Error::Limited { message, retry_after: self.pauses.left(identity) }
     }
 
     /// The longest that any identity is to wait.

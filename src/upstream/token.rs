@@ -35,8 +35,6 @@ const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const MARGIN: Duration = Duration::from_secs(10);
 /// How long one token may take, redirects and fallback included.
 const MAX_FETCH: Duration = Duration::from_secs(20);
-/// How long a realm is left alone after a 429 that does not say. Without tokens nothing goes on.
-const DEFAULT_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a token is asked for, and by whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,7 +141,9 @@ pub(super) fn start(client: Arc<Client>, grant: Grant, pauses: Arc<RealmPauses>)
 async fn fetch(client: &Client, grant: &Grant, pauses: &RealmPauses) -> Result<Token, NoToken> {
     let answer = ask(client, grant).await?;
     if answer.status == StatusCode::TOO_MANY_REQUESTS {
-        pauses.begin(grant.asker(), answer.retry_after().unwrap_or(DEFAULT_PAUSE));
+        pauses.begin(grant.asker(), answer.retry_after());
+    } else if answer.status.is_success() {
+        pauses.note_success(&grant.asker());
     }
     match answer.method {
         Method::POST => token(answer).await.map_err(NoToken::for_good),

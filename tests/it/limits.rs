@@ -183,6 +183,24 @@ async fn a_pause_is_as_long_as_upstream_says() {
     }
 }
 
+/// A 429 that does not say how long is a moment at first, and longer each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unstated_pause_begins_short() {
+    let registry = FakeRegistry::start().await;
+    let image = Image::random(1);
+    registry.put_image("library/x", "latest", &image);
+    let mirror = TestMirror::of(&registry).await;
+    let path = manifest_path("library/x", "latest");
+    for _ in 0..2 {
+        registry.once("HEAD", &path, Fault::status(429));
+    }
+    let response = mirror.get(&path).await;
+    let waited = response.elapsed();
+    assert!(waited >= Duration::from_secs(3), "{waited:?}");
+    response.expect(&image.manifest).await;
+    assert_eq!(registry.count("HEAD", &path), 3);
+}
+
 /// A token server that limits us is left alone, too, by who is limited.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_server_is_not_hammered() {

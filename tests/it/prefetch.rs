@@ -258,7 +258,6 @@ async fn a_failure_ends_it_and_is_not_remembered() {
         Fault::status(404),
         Fault::status(403),
         Fault::status(500),
-        Fault::status(429).header("retry-after", "0"),
         Fault::hang_up(),
         Fault::cut_after(SIZE / 2),
         Fault::flip_byte(SIZE / 2),
