@@ -8,7 +8,6 @@ use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::time::Instant;
 
 use super::{ANSWER_DEADLINE, download::Means};
 use crate::{
@@ -91,10 +90,9 @@ impl<'a> Supply<'a> {
     }
 
     async fn ask(&mut self) -> Result<(), upstream::Error> {
-        let deadline = Instant::now() + ANSWER_DEADLINE;
         let (upstream, name) = (&self.means.upstream, self.repository.name());
         let place = self.tries.place();
-        let asked = upstream.get_blob_rest(place, name, self.digest, self.rest, deadline);
+        let asked = upstream.get_blob_rest(place, name, self.digest, self.rest, ANSWER_DEADLINE);
         let answer = self.means.stopping.run_until_cancelled(asked).await;
         let body = answer.unwrap_or_else(|| Err(stopped()))?;
         let registry = self.repository.registry().as_str();

@@ -69,7 +69,8 @@ impl Connections {
         }
     }
 
-    async fn for_exchange(&self, operation: Operation) -> Connection {
+    /// For an exchange, with all requests that it takes one after the other.
+    pub(super) async fn for_exchange(&self, operation: Operation) -> Connection {
         match operation == Operation::BlobGet {
             true => self.within(&[&self.blobs, &self.exchanges, &self.all]).await,
             false => self.within(&[&self.exchanges, &self.all]).await,

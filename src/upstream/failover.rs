@@ -88,18 +88,19 @@ impl Upstream {
     }
 
     /// The answer of this endpoint, which is asked once and whatever its breaker says: for those who
-    /// have a backoff of their own, and clients who have read half of what only it may have.
+    /// have a backoff of their own, and clients who have read half of what only it may have. They wait
+    /// for a connection as long as it takes, and for the answer within `limit`.
     pub(super) async fn ask_only(
         &self,
         place: Place,
         ask: &Ask<'_>,
-        deadline: Instant,
+        limit: Duration,
     ) -> Result<Answer, Error> {
         let endpoint = self.inner.endpoints.get(place.0).ok_or_else(|| self.left_alone(&[]))?;
-        let connection = self.connection(ask, deadline).await?;
+        let connection = self.inner.connections.for_exchange(ask.operation).await;
         let leave = endpoint.breaker().admit_anyway();
-        let (time, late) = (share(deadline, 1), || self.late(ask));
-        let answer = self.put(ask.operation, leave, time, endpoint.exchange(ask), late);
+        let late = || self.late(ask);
+        let answer = self.put(ask.operation, leave, limit, endpoint.exchange(ask), late);
         let mut answer = answer.await?;
         answer.body.hold(connection);
         Ok(answer)

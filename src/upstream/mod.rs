@@ -288,18 +288,19 @@ impl Upstream {
     }
 
     /// GET of what is still wanted of a blob, from one endpoint only, which is asked once and whatever
-    /// its breaker says. Returns at the headers; `deadline` bounds only them. The body begins at
-    /// `rest.start` whatever upstream sends, and fails unless it ends where the blob does.
+    /// its breaker says. Returns at the headers; `limit` bounds only them, once there is a connection.
+    /// The body begins at `rest.start` whatever upstream sends, and fails unless it ends where the blob
+    /// does.
     pub async fn get_blob_rest(
         &self,
         place: Place,
         name: &Name,
         digest: &Digest,
         rest: Rest,
-        deadline: Instant,
+        limit: Duration,
     ) -> Result<BlobBody, Error> {
         let ask = Ask::blob_get(name, digest).starting_at(rest.start);
-        self.ask_only(place, &ask, deadline).await?.rest_body(rest)
+        self.ask_only(place, &ask, limit).await?.rest_body(rest)
     }
 
     /// The endpoint after this one.

@@ -1,6 +1,7 @@
 //! Who is asked, how often, and who is left alone.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -34,6 +35,8 @@ async fn failing_at_first(failures: usize, reply: Reply) -> Fake {
 /// So many failures open a breaker.
 const FAILURES: usize = 5;
 const ROUNDS: usize = 3;
+/// Of a hundred connections, all but two.
+const BLOBS_AT_ONCE: usize = 98;
 
 async fn answering(status: u16) -> Fake {
     Fake::start(move |_| Reply::new(status)).await
@@ -249,13 +252,31 @@ async fn who_has_a_backoff_may_ask_anyway() {
     let upstream = anonymous(&[fake.url()]);
     open(&upstream, &fake).await;
     let rest = Rest { start: 0, size: Some(7) };
+    let limit = Duration::from_secs(5);
     let ask =
-        async || upstream.get_blob_rest(Place::default(), &name(), &digest(), rest, soon()).await;
+        async || upstream.get_blob_rest(Place::default(), &name(), &digest(), rest, limit).await;
     ask().await.unwrap_err();
     assert_eq!(fake.seen().len(), FAILURES + 1, "once");
     assert!(matches!(breaker(&upstream), BreakerState::Open(_)));
     ask().await.unwrap();
     assert_eq!(breaker(&upstream), BreakerState::Closed);
+}
+
+#[tokio::test]
+async fn who_goes_on_with_a_blob_waits_for_a_connection() {
+    let fake = Fake::start(|_| Reply::new(200).body("cont").length(7).then_hangs()).await;
+    let upstream = anonymous(&[fake.url()]);
+    let mut bodies = Vec::new();
+    while fake.seen().len() < BLOBS_AT_ONCE {
+        bodies.push(get_blob(&upstream).await.unwrap());
+    }
+    let (rest, limit) = (Rest { start: 4, size: Some(7) }, Duration::from_secs(2));
+    let (name, digest) = (name(), digest());
+    let mut asked = pin!(upstream.get_blob_rest(Place::default(), &name, &digest, rest, limit));
+    timeout(limit * 3 / 2, &mut asked).await.unwrap_err();
+    assert_eq!(fake.seen().len(), BLOBS_AT_ONCE);
+    drop(bodies);
+    asked.await.unwrap();
 }
 
 #[tokio::test]
