@@ -200,7 +200,7 @@ impl<'a> Vain<'a> {
         Vain { error: None, again: endpoints.iter().collect(), retry_after: Duration::ZERO }
     }
 
-    /// A limit says more than an outage does.
+    /// A limit says more than an outage does, and of two the one that is over first.
     fn note(&mut self, endpoint: &'a Endpoint, error: Error) {
         if matches!(error, Error::Unavailable { .. } | Error::RefusedElsewhere(_)) {
             self.again.push(endpoint);
@@ -208,7 +208,11 @@ impl<'a> Vain<'a> {
         if let Error::Unavailable { retry_after: Some(time), .. } = &error {
             self.retry_after = self.retry_after.max(*time);
         }
-        if !matches!(self.error, Some(Error::Limited { .. })) {
+        let says_more = match (limited_for(self.error.as_ref()), limited_for(Some(&error))) {
+            (Some(known), Some(new)) => new < known,
+            (known, _) => known.is_none(),
+        };
+        if says_more {
             self.error = Some(error);
         }
     }
@@ -223,6 +227,14 @@ impl<'a> Vain<'a> {
         let pause = FIRST_PAUSE.saturating_mul(doubled).mul_f64(fastrand::f64());
         let pause = pause.max(std::mem::take(&mut self.retry_after));
         (pause < share(deadline, 1)).then_some(pause)
+    }
+}
+
+/// How long a limit holds: for ever where nobody knows. `None`: it is no limit.
+fn limited_for(error: Option<&Error>) -> Option<Duration> {
+    match error {
+        Some(Error::Limited { retry_after, .. }) => Some(retry_after.unwrap_or(Duration::MAX)),
+        _ => None,
     }
 }
 

@@ -263,6 +263,18 @@ async fn who_has_a_backoff_may_ask_anyway() {
 }
 
 #[tokio::test]
+async fn of_two_limits_the_shorter_is_told() {
+    for pauses in [["100", "3"], ["3", "100"]] {
+        let limited =
+            async |pause| Fake::start(move |_| Reply::new(429).header("Retry-After", pause)).await;
+        let [first, second] = [limited(pauses[0]).await, limited(pauses[1]).await];
+        let error = get_blob(&anonymous(&[first.url(), second.url()])).await.unwrap_err();
+        let Error::Limited { retry_after: Some(pause), .. } = error else { panic!("{error:?}") };
+        assert_eq!(pause.as_secs(), 3);
+    }
+}
+
+#[tokio::test]
 async fn who_goes_on_with_a_blob_waits_for_a_connection() {
     let fake = Fake::start(|_| Reply::new(200).body("cont").length(7).then_hangs()).await;
     let upstream = anonymous(&[fake.url()]);
