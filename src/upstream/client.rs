@@ -20,8 +20,7 @@ use super::{
     BlobBody, Error,
     answer::{Answer, Source, request_line},
     connections::{Connection, Connections},
-    connector::{Connector, wants_certificate},
-    guard::Refused,
+    connector::{Connector, Refused, wants_certificate},
     health::{Health, Operation},
     secrets::Secrets,
 };

@@ -12,12 +12,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{
-    Error, Upstream,
-    answer::Answer,
-    endpoint::{Ask, Endpoint},
-    health::Operation,
-};
+use super::{Error, health::Operation};
 use crate::{
     metrics::{InUse, Metrics},
     oci::Registry,
@@ -77,6 +72,21 @@ impl Connections {
         }
     }
 
+    /// [`Connections::for_exchange`] before `deadline`. That there was none in time says nothing of
+    /// upstream.
+    pub(super) async fn for_exchange_until(
+        &self,
+        operation: Operation,
+        deadline: Instant,
+    ) -> Result<Connection, Error> {
+        let until = deadline.checked_sub(NOTICE).unwrap_or(deadline);
+        timeout_at(until, self.for_exchange(operation)).await.map_err(|_| {
+            let Connections { limit, registry, .. } = self;
+            let what = "were in use all the time (max_connections)";
+            Error::Timeout(format!("the {limit} connections to {registry} {what}"))
+        })
+    }
+
     /// Always in the same order, the innermost first.
     async fn within(&self, nested: &[&Arc<Semaphore>]) -> Connection {
         let mut permits = Vec::with_capacity(nested.len());
@@ -95,47 +105,9 @@ impl Connections {
         self.limit
     }
 
-    fn has_spare(&self) -> bool {
+    /// Whether more than half are free.
+    pub(super) fn has_spare(&self) -> bool {
         self.blobs.available_permits() > self.limit / 2
-    }
-}
-
-impl Upstream {
-    /// The answer of the first of `endpoints` that has one. It holds a connection to the end of its
-    /// body.
-    pub(super) async fn ask_of<'a>(
-        &'a self,
-        endpoints: &'a [Endpoint],
-        ask: &Ask<'_>,
-        deadline: Instant,
-    ) -> Result<Answer, Error> {
-        let answer =
-            self.first_answer_of(endpoints, ask, deadline, |endpoint| endpoint.exchange(ask));
-        let (mut answer, connection) = answer.await?;
-        answer.body.hold(connection);
-        Ok(answer)
-    }
-
-    /// Waits for a connection. That there was none until `deadline` says nothing of upstream.
-    pub(super) async fn connection(
-        &self,
-        ask: &Ask<'_>,
-        deadline: Instant,
-    ) -> Result<Connection, Error> {
-        let connections = &self.inner.connections;
-        let connection = connections.for_exchange(ask.operation);
-        let until = deadline.checked_sub(NOTICE).unwrap_or(deadline);
-        timeout_at(until, connection).await.map_err(|_| {
-            let (limit, registry) = (connections.limit, self.registry());
-            let what = "were in use all the time (max_connections)";
-            Error::Timeout(format!("the {limit} connections to {registry} {what}"))
-        })
-    }
-
-    /// Whether so many connections are free that one can be used for what nobody waits for: more than
-    /// half.
-    pub fn has_spare_connections(&self) -> bool {
-        self.inner.connections.has_spare()
     }
 }
 

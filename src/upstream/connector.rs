@@ -1,7 +1,15 @@
 //! Connections: a line to the host and TLS over it, within one time limit.
+//!
+//! `line`, over `resolver`, `guard` and `proxy`, is what lies below TLS; `tls` says who is believed;
+//! `stages` and `remedies` are for `larder doctor`.
 
+mod guard;
+mod line;
+mod proxy;
 mod remedies;
+mod resolver;
 mod stages;
+mod tls;
 
 use std::{
     sync::Arc,
@@ -14,15 +22,16 @@ use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
 use tower_service::Service;
 use url::Url;
 
-use super::{
-    SetupError, Shared,
-    guard::Guard,
-    line::{BoxError, BoxFuture, Line, Lines},
-    tls, trust,
-};
+use super::{SetupError, Shared, trust};
 use crate::config;
+use guard::Guard;
+use line::{BoxFuture, Line, Lines};
 
+pub(super) use guard::Refused;
+pub(super) use line::{BoxError, NextHop};
 pub(super) use remedies::{line_remedy, tls_remedy, wants_certificate};
+pub use resolver::Resolver;
+pub(super) use resolver::Unresolved;
 
 /// Connects to wherever a URI points, if the guard lets it, within `limit`.
 #[derive(Clone)]

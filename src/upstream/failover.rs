@@ -2,8 +2,8 @@
 //!
 //! In each round those are asked, one after the other, whose breaker lets the question pass, until one
 //! has an answer. Where all fail, those whose trouble may be over in a moment, or whose redirect led
-//! to a refusal, are asked again, after a pause. All requests are GET or HEAD, so that nothing is done twice; the deadline is one for all
-//! rounds.
+//! to a refusal, are asked again, after a pause. All requests are GET or HEAD, so that nothing is done
+//! twice; the deadline is one for all rounds.
 
 use std::time::Duration;
 
@@ -45,6 +45,21 @@ impl Upstream {
         self.ask_of(&self.inner.endpoints, ask, deadline).await
     }
 
+    /// The answer of the first of `endpoints` that has one. It holds a connection to the end of its
+    /// body.
+    pub(super) async fn ask_of<'a>(
+        &'a self,
+        endpoints: &'a [Endpoint],
+        ask: &Ask<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let answer =
+            self.first_answer_of(endpoints, ask, deadline, |endpoint| endpoint.exchange(ask));
+        let (mut answer, connection) = answer.await?;
+        answer.body.hold(connection);
+        Ok(answer)
+    }
+
     /// [`Upstream::first_answer_of`] all endpoints.
     pub(super) async fn first_answer<'a, T, F>(
         &'a self,
@@ -73,9 +88,10 @@ impl Upstream {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        let connections = &self.inner.connections;
         let mut vain = Vain::new(endpoints);
         for round in 1..=ROUNDS {
-            let connection = self.connection(ask, deadline).await?;
+            let connection = connections.for_exchange_until(ask.operation, deadline).await?;
             if let Some(outcome) = self.round(&mut vain, ask, deadline, &question).await {
                 return outcome.map(|answer| (answer, connection));
             }

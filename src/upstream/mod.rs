@@ -10,7 +10,7 @@
 //! - `redirect`: from one request to the answer it leads to;
 //! - `connections`: how many requests there are at once;
 //! - `client`: one request on one connection;
-//! - `connector`, over `tls`, `line`, `proxy`, `resolver` and `guard`: the connection;
+//! - `connector`: the connection;
 //! - `answer` and `body`: what comes back; `secrets`: what is not quoted of it; `health`: what it
 //!   says of upstream;
 //! - `tags` and `referrers`, over `link`: lists that come in pages;
@@ -54,23 +54,18 @@ mod examination;
 mod failover;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
-mod guard;
 mod health;
 mod limits;
-mod line;
 mod link;
 mod pauses;
-mod proxy;
 mod quota;
 mod quoted;
 mod redirect;
 mod referrers;
-mod resolver;
 mod secrets;
 mod tags;
 #[cfg(test)]
 mod tests;
-mod tls;
 mod token;
 mod tokens;
 mod trust;
@@ -78,11 +73,11 @@ mod visibility;
 
 pub use body::BlobBody;
 pub use breaker::{BreakerState, EndpointState};
+pub use connector::Resolver;
 pub use credentials::Helpers;
 pub use error::{Error, SetupError};
 pub use examination::{Examined, SampleImage, SampleSource};
 pub use limits::{RateLimit, Spending};
-pub use resolver::Resolver;
 pub use visibility::Sample;
 
 /// A handle on one upstream registry; clones share connections, tokens and health.
@@ -375,6 +370,12 @@ impl Upstream {
     /// Whether upstream asked one of our identities to wait, and the time is not over.
     pub fn wants_pause(&self) -> bool {
         self.pause_left().is_some()
+    }
+
+    /// Whether so many connections are free that one can be used for what nobody waits for: more than
+    /// half.
+    pub fn has_spare_connections(&self) -> bool {
+        self.inner.connections.has_spare()
     }
 
     /// Whether upstream answers now: one `GET /v2/`, shared by all who ask at once, at most `limit`.

@@ -4,7 +4,7 @@ use std::{error::Error, io, iter};
 
 use rustls::{AlertDescription, CertificateError as Wrong, Error as TlsError};
 
-use crate::upstream::{
+use super::{
     guard::Refused,
     line::{BoxError, Closed, Proxied},
     proxy::Refusal,

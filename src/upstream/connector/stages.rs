@@ -7,12 +7,8 @@ use hyper_rustls::MaybeHttpsStream;
 use rustls::ProtocolVersion;
 use tower_service::Service as _;
 
-use super::Connector;
-use crate::{
-    certificate::Certificate,
-    finding::Verdict,
-    upstream::line::{BoxError, NextHop},
-};
+use super::{BoxError, Connector, NextHop};
+use crate::{certificate::Certificate, finding::Verdict};
 
 /// What a TLS handshake agreed on.
 #[derive(Clone, Debug)]

@@ -17,14 +17,11 @@ use crate::{
         answer::Answer,
         auth::Authorization,
         client::{Outgoing, causes},
-        connector::{line_remedy, tls_remedy},
+        connector::{BoxError, Refused, Unresolved, line_remedy, tls_remedy},
         examination::{Examined, SampleImage},
-        guard::Refused,
         health::Operation,
-        line::BoxError,
         quota::Quota,
         redirect::{self, Redirects},
-        resolver::Unresolved,
     },
 };
 use verdicts::{

@@ -23,7 +23,7 @@ pub(super) struct Guard {
 /// An address, or every address of a host, that may not be dialled.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{address} is {reason} and is never asked on behalf of {endpoint_host}")]
-pub(super) struct Refused {
+pub(in crate::upstream) struct Refused {
     endpoint_host: String,
     address: IpAddr,
     reason: &'static str,

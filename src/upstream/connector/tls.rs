@@ -19,8 +19,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _};
 
-use super::SetupError;
-use crate::config;
+use crate::{config, upstream::SetupError};
 
 /// Read once: the system's bundle is large and each endpoint needs it.
 static SYSTEM_ROOTS: LazyLock<Arc<RootCertStore>> = LazyLock::new(|| Arc::new(system_roots()));

@@ -15,7 +15,7 @@ use std::{
 use futures_util::future::FutureExt as _;
 use tokio::{sync::Semaphore, task::spawn_blocking};
 
-use super::health::{Flight, launch};
+use crate::upstream::health::{Flight, launch};
 
 /// Look-ups at once, of any names.
 const MAX_LOOKUPS: usize = 8;
@@ -40,7 +40,7 @@ struct Inner {
 /// A name without an address.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot resolve {host}: {reason}")]
-pub(super) struct Unresolved {
+pub(in crate::upstream) struct Unresolved {
     host: String,
     reason: String,
 }
@@ -52,7 +52,7 @@ impl Resolver {
     }
 
     /// Asks `lookup`, on a thread that it may block.
-    pub(super) fn asking(
+    pub(in crate::upstream) fn asking(
         lookup: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Resolver {
         Resolver {

@@ -10,8 +10,7 @@ use hyper::{
     upgrade,
 };
 
-use super::basic::basic;
-use crate::config::Proxy;
+use crate::{config::Proxy, upstream::basic::basic};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

@@ -36,7 +36,7 @@ use super::{
 };
 use crate::config::{Proxies, Proxy, Route, is_loopback_name};
 
-pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(in crate::upstream) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(super) type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// A connection to the next hop: to the target, or to a proxy, which may speak TLS itself.
@@ -56,7 +56,7 @@ pub(super) struct Lines {
 }
 
 /// A line.
-pub(super) struct Line {
+pub(in crate::upstream) struct Line {
     hop: Hop,
     /// Whether requests go to a proxy, which is told their whole URL.
     is_proxied: bool,
@@ -64,11 +64,11 @@ pub(super) struct Line {
 
 /// Where a line begins: at the target itself, or at a proxy.
 #[derive(Debug)]
-pub(super) struct NextHop {
+pub(in crate::upstream) struct NextHop {
     /// The proxy's URL, without secrets.
-    pub(super) proxy: Option<Url>,
+    pub(in crate::upstream) proxy: Option<Url>,
     /// Those that may be dialled.
-    pub(super) addresses: Vec<SocketAddr>,
+    pub(in crate::upstream) addresses: Vec<SocketAddr>,
 }
 
 /// Where a URI points.
