@@ -60,3 +60,4 @@ mod tags;
 mod tags_list;
 mod tls;
 mod together;
+mod whole;
