@@ -203,7 +203,7 @@ impl Upstream {
     }
 
     /// That its time passed without an answer.
-    pub(super) fn late(&self, ask: &Ask<'_>) -> Error {
+    fn late(&self, ask: &Ask<'_>) -> Error {
         let (registry, method) = (self.registry(), &ask.method);
         let what = format!("{method} {registry}/{} {}", ask.name, ask.path);
         Error::Timeout(format!("{what}: no answer in time"))

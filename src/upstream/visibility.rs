@@ -1,10 +1,15 @@
 //! Who may see a repository: whether upstream shows of it without credentials what it shows to us.
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::oci::{Digest, Name, Reference, Visibility};
 
-use super::{Error, Spending, Upstream, answer::Answer, endpoint::Ask, tags};
+use super::{
+    Error, Spending, Upstream,
+    answer::Answer,
+    endpoint::{Ask, Endpoint},
+    tags,
+};
 
 /// Something of a repository that is looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -84,10 +89,9 @@ impl Upstream {
         name: &Name,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let ask = Ask::tags_list(name);
-        let answer = self.shown(viewer, &ask, deadline).await?;
-        let read = timeout_at(deadline, tags::tags_of(answer)).await;
-        read.unwrap_or_else(|_| Err(self.late(&ask))).map(drop)
+        let ask = &Ask::tags_list(name);
+        let look = |endpoint| async move { tags::tags_of(viewer.ask(endpoint, ask).await?).await };
+        self.first_answer(ask, deadline, look).await.map(drop)
     }
 
     async fn shown(
@@ -96,9 +100,15 @@ impl Upstream {
         ask: &Ask<'_>,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let Viewer::Anybody = viewer else {
-            return self.ask(ask, deadline).await;
-        };
-        self.first_answer(ask, deadline, |endpoint| endpoint.exchange_anonymously(ask)).await
+        self.first_answer(ask, deadline, |endpoint| viewer.ask(endpoint, ask)).await
+    }
+}
+
+impl Viewer {
+    async fn ask(self, endpoint: &Endpoint, ask: &Ask<'_>) -> Result<Answer, Error> {
+        match self {
+            Viewer::Anybody => endpoint.exchange_anonymously(ask).await,
+            Viewer::Larder => endpoint.exchange(ask).await,
+        }
     }
 }
