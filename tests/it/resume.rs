@@ -33,6 +33,16 @@ impl Setting {
         Setting::waiting(registry, upstream, "5m").await
     }
 
+    /// With a second registry that has the blob too, to be asked when the first fails.
+    async fn with_two_endpoints() -> (Setting, FakeRegistry) {
+        let second = FakeRegistry::start().await;
+        put_blob(&second);
+        let first = FakeRegistry::start().await;
+        let endpoints = vec![first.url(), second.url()];
+        let upstream = Upstream::docker_io(&first).set("endpoints", endpoints);
+        (Setting::with(first, upstream).await, second)
+    }
+
     /// With this `idle_timeout`.
     async fn waiting(registry: FakeRegistry, upstream: Upstream, time: &str) -> Setting {
         let (blob, digest) = put_blob(&registry);
@@ -305,12 +315,7 @@ async fn the_next_endpoint_goes_on() {
     for (trouble, times) in
         [(Fault::status(500), 1), (Fault::status(404), 1), (Fault::cut_after(0), RETRIES)]
     {
-        let second = FakeRegistry::start().await;
-        put_blob(&second);
-        let first = FakeRegistry::start().await;
-        let endpoints = vec![first.url(), second.url()];
-        let upstream = Upstream::docker_io(&first).set("endpoints", endpoints);
-        let setting = Setting::with(first, upstream).await;
+        let (setting, second) = Setting::with_two_endpoints().await;
         setting.next_answers([Fault::cut_after(HALF)]);
         setting.registry.on_range(&setting.path, trouble);
         setting.is_served().await;
@@ -323,12 +328,7 @@ async fn the_next_endpoint_goes_on() {
 /// gets them when it asks again, at no further cost.
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_are_fetched_anew_from_the_next_endpoint() {
-    let second = FakeRegistry::start().await;
-    put_blob(&second);
-    let first = FakeRegistry::start().await;
-    let endpoints = vec![first.url(), second.url()];
-    let upstream = Upstream::docker_io(&first).set("endpoints", endpoints);
-    let setting = Setting::with(first, upstream).await;
+    let (setting, second) = Setting::with_two_endpoints().await;
     setting.registry.on("GET", &setting.path, Fault::flip_byte(HALF));
     let gate = Gate::shut();
     second.on("GET", &setting.path, Fault::hold_after(HALF, &gate));
@@ -350,12 +350,7 @@ async fn wrong_bytes_are_fetched_anew_from_the_next_endpoint() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_of_two_endpoints_are_fetched_anew_from_the_first() {
     for is_well in [true, false] {
-        let second = FakeRegistry::start().await;
-        put_blob(&second);
-        let first = FakeRegistry::start().await;
-        let endpoints = vec![first.url(), second.url()];
-        let upstream = Upstream::docker_io(&first).set("endpoints", endpoints);
-        let setting = Setting::with(first, upstream).await;
+        let (setting, second) = Setting::with_two_endpoints().await;
         // Its whole is right, if it does not break off.
         if is_well {
             setting.next_answers([Fault::cut_after(HALF)]);
@@ -384,12 +379,7 @@ async fn wrong_bytes_of_two_endpoints_are_fetched_anew_from_the_first() {
 /// Each endpoint has one try; then the download has failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_everywhere_are_given_up() {
-    let second = FakeRegistry::start().await;
-    put_blob(&second);
-    let first = FakeRegistry::start().await;
-    let endpoints = vec![first.url(), second.url()];
-    let upstream = Upstream::docker_io(&first).set("endpoints", endpoints);
-    let setting = Setting::with(first, upstream).await;
+    let (setting, second) = Setting::with_two_endpoints().await;
     for registry in [&setting.registry, &second] {
         registry.on("GET", &setting.path, Fault::flip_byte(HALF));
     }
