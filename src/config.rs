@@ -3,6 +3,7 @@
 //! A key is asked for in one place, with its parser and its default; `reader` finds it on the
 //! command line, in the environment and in the file, and knows by that which keys there are.
 
+mod cache;
 mod credentials;
 mod docker_config;
 mod exposure;
@@ -36,6 +37,7 @@ use crate::oci::Registry;
 use reader::{Reader, Section};
 use written::{Document, Origin};
 
+pub use cache::{Cache, OnDeleted, Size};
 pub use credentials::{CredentialSource, Credentials, Identity, read_secret};
 pub use docker_config::{DockerConfig, DockerLogin, helper_server};
 pub use glob::{Glob, InvalidGlob};
@@ -50,10 +52,6 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000
 /// Where metrics and health are served unless configured.
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
-const EXPIRE_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
-const SWEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
-const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
-const NEGATIVE_TTL: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// With the pauses between them, about 25 seconds: enough for a registry to be started anew.
@@ -154,43 +152,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// `[cache]`
-#[derive(Clone, Debug)]
-pub struct Cache {
-    /// Free space to leave on the file system. `None`: the larger of 5 % and 5 GiB.
-    pub min_free: Option<Size>,
-    /// Running time after which an unused blob leaves. `None`: never.
-    pub expire_after: Option<Duration>,
-    /// Time between two sweeps.
-    pub sweep_interval: Duration,
-    /// How old a tag may be when it is served because upstream cannot be asked. `None`: any age.
-    pub max_stale: Option<Duration>,
-    /// How long a client waits for upstream's word on a tag that is cached.
-    pub check_timeout: Duration,
-    /// How long upstream's "not found" is remembered.
-    pub negative_ttl: Duration,
-    /// What happens to a cached tag that upstream no longer has.
-    pub on_deleted: OnDeleted,
-}
-
-/// What happens to a cached tag that upstream no longer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnDeleted {
-    /// It goes here too.
-    Follow,
-    /// It is still served, as stale.
-    Serve,
-}
-
-/// A size on disk, absolute or relative to a whole that its key names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
-    /// Bytes.
-    Bytes(u64),
-    /// Per cent, 0 to 100.
-    Percent(u8),
 }
 
 /// `[download]`
@@ -344,47 +305,6 @@ impl Log {
         let level = section.take("level", |written| value::one_of(written, &levels));
         let format = section.take("format", |written| value::one_of(written, &formats));
         Log { level: level.unwrap_or(Level::INFO), format: format.unwrap_or(LogFormat::Text) }
-    }
-}
-
-impl Cache {
-    /// Bytes to leave free on a file system of `total` bytes.
-    pub fn min_free_bytes(&self, total: u64) -> u64 {
-        match self.min_free {
-            Some(size) => size.of(total),
-            None => Size::Percent(5).of(total).max(5 << 30),
-        }
-    }
-
-    fn read(mut section: Section<'_, '_>) -> Cache {
-        let expire_after = section.take("expire_after", value::positive_duration_or_never);
-        let sweep_interval = section.take("sweep_interval", value::positive_duration);
-        let max_stale = section.take("max_stale", value::duration_or_never);
-        let check_timeout = section.take("check_timeout", value::duration);
-        let negative_ttl = section.take("negative_ttl", value::duration);
-        let on_deleted = section.take("on_deleted", |written| {
-            let words = [("follow", OnDeleted::Follow), ("serve", OnDeleted::Serve)];
-            value::one_of(written, &words)
-        });
-        Cache {
-            min_free: section.take("min_free", value::size),
-            expire_after: expire_after.unwrap_or(Some(EXPIRE_AFTER)),
-            sweep_interval: sweep_interval.unwrap_or(SWEEP_INTERVAL),
-            max_stale: max_stale.unwrap_or(None),
-            check_timeout: check_timeout.unwrap_or(CHECK_TIMEOUT),
-            negative_ttl: negative_ttl.unwrap_or(NEGATIVE_TTL),
-            on_deleted: on_deleted.unwrap_or(OnDeleted::Follow),
-        }
-    }
-}
-
-impl Size {
-    /// Bytes of this size, where the whole is `total` bytes.
-    pub fn of(self, total: u64) -> u64 {
-        match self {
-            Size::Bytes(bytes) => bytes,
-            Size::Percent(percent) => (total / 100).saturating_mul(percent.into()),
-        }
     }
 }
 

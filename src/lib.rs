@@ -39,7 +39,7 @@
 //! | 3 | [`mirror`] |
 //! | 4 | [`routes`] → [`response`] → [`access`] → [`pulls`] → [`account`], [`refused`] → [`handler`], [`admin`] |
 //! | 5 | [`server`] |
-//! | 6 | [`start`] and [`run`], `announce`, [`cli`] |
+//! | 6 | [`start`] and [`run`], `signals`, `schedule`, `announce`, [`cli`] |
 
 // What content is called, what is counted, what time it is, and what an examination says.
 pub mod certificate;
@@ -70,15 +70,16 @@ pub mod server;
 // The process.
 mod announce;
 pub mod cli;
+mod schedule;
+mod signals;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::Request;
 use hyper::body::Incoming;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -93,6 +94,7 @@ use crate::{
     refused::Refused,
     routes::Routes,
     server::{BindError, Listener, Server, Tls, TlsError},
+    signals::Signals,
     store::Store,
     upstream::Upstream,
 };
@@ -204,7 +206,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
     let refused = Refused::new(clock.clone());
     let mirrored = mirrored(&config, &upstreams);
     let mirror = Arc::new(Mirror::new(store.clone(), mirrored, &config, clock, metrics.clone()));
-    let sweeps = tokio::spawn(sweep_regularly(mirror.clone(), config.cache.sweep_interval));
+    let sweeps = tokio::spawn(schedule::sweep(mirror.clone(), config.cache.sweep_interval));
     let prefetching = tokio::spawn(mirror.clone().prefetch());
 
     let registry =
@@ -250,28 +252,6 @@ impl Larder {
         self.sweeps.abort();
         self.store.close().await;
         self.admin.stop(ADMIN_DRAIN).await;
-    }
-}
-
-/// SIGTERM and SIGINT, from the moment this is made.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Signals> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }
 
@@ -359,15 +339,6 @@ fn readiness(draining: CancellationToken) -> impl Fn() -> Result<(), String> {
             return Err("draining".to_owned());
         }
         Ok(())
-    }
-}
-
-async fn sweep_regularly(mirror: Arc<Mirror>, interval: Duration) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        mirror.sweep().await;
     }
 }
 

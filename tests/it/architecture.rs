@@ -8,7 +8,7 @@ use std::{
 
 /// Each module's layer, and its place among the siblings of that layer: it may use what is in a
 /// lower layer, and siblings of a lower place. What is no module stands in `lib.rs`.
-const MODULES: [(&str, u32, u32); 23] = [
+const MODULES: [(&str, u32, u32); 25] = [
     ("oci", 0, 0),
     ("metrics", 0, 0),
     ("clock", 0, 0),
@@ -30,6 +30,8 @@ const MODULES: [(&str, u32, u32); 23] = [
     ("admin", 4, 5),
     ("server", 5, 0),
     ("announce", 6, 0),
+    ("schedule", 6, 0),
+    ("signals", 6, 0),
     ("cli", 6, 0),
     ("main", 6, 0),
 ];
@@ -38,7 +40,7 @@ const MODULES: [(&str, u32, u32); 23] = [
 const LIB: (&str, u32, u32) = ("lib", 6, 0);
 
 /// Modules that start, print and parse arguments.
-const TOP: [&str; 4] = ["announce", "cli", "lib", "main"];
+const TOP: [&str; 6] = ["announce", "cli", "lib", "main", "schedule", "signals"];
 
 /// Modules that speak HTTP to clients.
 const SURFACE: [&str; 7] =
