@@ -5,7 +5,7 @@ use std::{cmp::Reverse, fs, io, sync::Arc, time::Duration};
 use super::{
     Shared, blocking,
     running::Moment,
-    table::{Aged, Kind},
+    table::{Aged, Keep, Keeping, Kind},
 };
 use crate::oci::{Digest, Registry};
 
@@ -42,21 +42,20 @@ impl Sweep {
         };
         let (store, registry, now) = (Arc::clone(&self.store), registry.clone(), self.now);
         let of_registry = move || {
-            let keep = std::slice::from_ref(&registry);
-            store.aged(limit, keep, now).any(|aged| aged.kept)
+            let keeping = store.keeping(vec![registry]);
+            store.aged(limit, &keeping, now).any(|aged| aged.keep == Keep::WhileThereIsRoom)
         };
         blocking(of_registry).await.unwrap_or(false)
     }
 
-    /// Removes what has expired, except what belongs to a registry in `keep` (those that are
-    /// unreachable now).
-    pub async fn run(self, keep: &[Registry]) {
-        if let Err(error) = self.try_run(keep.to_vec()).await {
+    /// Removes what has expired, except what belongs to a registry that is unreachable now.
+    pub async fn run(self, unreachable: &[Registry]) {
+        if let Err(error) = self.try_run(unreachable.to_vec()).await {
             tracing::warn!(%error, "a sweep did not end well");
         }
     }
 
-    async fn try_run(self, keep: Vec<Registry>) -> io::Result<()> {
+    async fn try_run(self, unreachable: Vec<Registry>) -> io::Result<()> {
         let store = Arc::clone(&self.store);
         blocking(move || {
             store.downloads.remove_stale(PARTIAL_LIFE);
@@ -68,7 +67,7 @@ impl Sweep {
             return Ok(());
         };
         let (store, now) = (Arc::clone(&self.store), self.now);
-        let victims = blocking(move || store.victims(limit, &keep, now)).await?;
+        let victims = blocking(move || store.victims(limit, unreachable, now)).await?;
         for some in victims.chunks(REMOVALS) {
             let (store, some) = (Arc::clone(&self.store), some.to_vec());
             blocking(move || store.remove_unused(&some, limit)).await?;
@@ -88,14 +87,25 @@ impl Shared {
     }
 
     /// What is to be removed, in order. Blocking.
-    pub(super) fn victims(&self, limit: Duration, keep: &[Registry], now: Moment) -> Vec<Digest> {
-        choose(self.aged(limit, keep, now).collect())
+    pub(super) fn victims(
+        &self,
+        limit: Duration,
+        unreachable: Vec<Registry>,
+        now: Moment,
+    ) -> Vec<Digest> {
+        let keeping = self.keeping(unreachable);
+        choose(self.aged(limit, &keeping, now).collect())
     }
 
     /// What was not used for `limit` at `now`. Blocking.
-    fn aged(&self, limit: Duration, keep: &[Registry], now: Moment) -> impl Iterator<Item = Aged> {
-        let step = move |from| self.memory.with(|table| table.aged(from, STEP, limit, keep, now));
+    fn aged(&self, limit: Duration, keeping: &Keeping, now: Moment) -> impl Iterator<Item = Aged> {
+        let step =
+            move |from| self.memory.with(|table| table.aged(from, STEP, limit, keeping, now));
         (0..).step_by(STEP).map_while(step).flatten()
+    }
+
+    fn keeping(&self, unreachable: Vec<Registry>) -> Keeping {
+        Keeping { expire_after: self.expire_after, unreachable }
     }
 
     /// Removes those that are still unused for `limit`. Blocking.
@@ -133,7 +143,7 @@ impl Shared {
 /// The order of removal: what was unused longest goes first, and a manifest before what it
 /// lists, so that no pull finds a manifest whose layers have just gone.
 fn choose(mut aged: Vec<Aged>) -> Vec<Digest> {
-    aged.retain(|aged| !aged.kept);
+    aged.retain(|aged| matches!(aged.keep, Keep::For(limit) if aged.unused >= limit));
     aged.sort_by_key(|aged| (Reverse(aged.unused), rank(aged.kind)));
     aged.into_iter().map(|aged| aged.digest).collect()
 }
@@ -152,22 +162,24 @@ mod tests {
     use super::*;
     use crate::oci::Algorithm;
 
-    fn aged(n: u8, seconds: u64, kind: Option<Kind>, kept: bool) -> Aged {
+    const OVERDUE: Keep = Keep::For(Duration::from_secs(10));
+
+    fn aged(n: u8, seconds: u64, kind: Option<Kind>, keep: Keep) -> Aged {
         Aged {
             digest: Digest::of(Algorithm::Sha256, &[n]),
             unused: Duration::from_secs(seconds),
             kind,
-            kept,
+            keep,
         }
     }
 
     #[test]
     fn the_oldest_go_first_and_manifests_before_what_they_list() {
-        let layer = aged(1, 50, None, false);
-        let image = aged(2, 50, Some(Kind::Image), false);
-        let index = aged(3, 50, Some(Kind::Index), false);
-        let older = aged(4, 60, None, false);
-        let kept = aged(5, 70, Some(Kind::Index), true);
+        let layer = aged(1, 50, None, OVERDUE);
+        let image = aged(2, 50, Some(Kind::Image), OVERDUE);
+        let index = aged(3, 50, Some(Kind::Index), OVERDUE);
+        let older = aged(4, 60, None, OVERDUE);
+        let kept = aged(5, 70, Some(Kind::Index), Keep::WhileThereIsRoom);
         let all = [&layer, &image, &index, &older, &kept];
         assert_eq!(
             choose(all.into_iter().cloned().collect()),

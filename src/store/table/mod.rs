@@ -8,6 +8,7 @@
 //! expires no later than what it lists, and expiry need not look at the links.
 
 mod changes;
+mod keeping;
 mod names;
 mod slots;
 mod usage;
@@ -19,6 +20,7 @@ mod tests;
 use std::{collections::HashMap, sync::Arc};
 
 pub use changes::{Batch, BlobRow, ManifestRow, PointerRow, ProofRow};
+pub use keeping::{Keep, Keeping};
 pub use names::{LayoutEntry, Pointer, Proof};
 pub use slots::Kind;
 pub use usage::Aged;

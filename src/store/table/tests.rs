@@ -200,9 +200,11 @@ fn a_list_of_referrers_is_an_answer_and_no_content() {
         assert_eq!(table.shown(0, 9), Some(Vec::new()));
         assert_eq!(table.layout_entries(0).unwrap().len(), 1);
     }
-    let kept = std::slice::from_ref(repository.registry());
-    let aged = table.aged(0, 9, std::time::Duration::ZERO, kept, at(2)).unwrap();
-    assert!(aged.iter().all(|aged| aged.kept), "{aged:?}");
+    let none = std::time::Duration::ZERO;
+    let unreachable = vec![repository.registry().clone()];
+    let keeping = Keeping { expire_after: Some(none), unreachable };
+    let aged = table.aged(0, 9, none, &keeping, at(2)).unwrap();
+    assert!(aged.iter().all(|aged| aged.keep == Keep::WhileThereIsRoom), "{aged:?}");
 
     table.prove(&repository, &digest("list"), Proof::Manifest, at(2));
     table.point(&repository, &referrers, &tagged("list", 2), at(2));

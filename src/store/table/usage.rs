@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use super::{
     Kind, Table,
+    keeping::{Keep, Keeping},
     slots::{Id, Slot},
 };
 use crate::{
-    oci::{Digest, MAX_NESTING, Registry},
+    oci::{Digest, MAX_NESTING},
     store::{TOUCH_INTERVAL, running::Moment},
 };
 
 /// Levels from the highest manifest down to a layer.
-const MAX_LEVELS: u32 = MAX_NESTING + 2;
+pub(super) const MAX_LEVELS: u32 = MAX_NESTING + 2;
 
 /// A digest, and how long nobody used it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub struct Aged {
     pub unused: Duration,
     /// What it lists, when it is a manifest.
     pub kind: Option<Kind>,
-    /// Whether it belongs to a registry whose content must stay.
-    pub kept: bool,
+    /// How long it is kept unused.
+    pub keep: Keep,
 }
 
 impl Table {
@@ -45,7 +46,7 @@ impl Table {
         from: usize,
         count: usize,
         limit: Duration,
-        keep: &[Registry],
+        keeping: &Keeping,
         now: Moment,
     ) -> Option<Vec<Aged>> {
         if from >= self.slots.end() {
@@ -57,7 +58,7 @@ impl Table {
             digest: slot.digest.clone(),
             unused: now.since(slot.last_use),
             kind: slot.manifest.as_ref().map(|manifest| manifest.kind),
-            kept: self.belongs_to(id, keep),
+            keep: self.keep(id, keeping),
         });
         Some(aged.collect())
     }
@@ -90,24 +91,6 @@ impl Table {
             self.mark_blob(id);
         }
         true
-    }
-
-    /// Whether upstream showed the digest, or a manifest that it is below, in one of these
-    /// registries.
-    fn belongs_to(&self, id: Id, registries: &[Registry]) -> bool {
-        let mut level = vec![id];
-        for _ in 0..MAX_LEVELS {
-            let slots = || level.iter().filter_map(|id| self.slots.get(*id));
-            if slots().any(|slot| self.any_of(&slot.repositories, registries)) {
-                return true;
-            }
-            let mut above: Vec<Id> =
-                slots().flat_map(|slot| slot.parents.iter().copied()).collect();
-            above.sort_unstable();
-            above.dedup();
-            level = above;
-        }
-        false
     }
 }
 

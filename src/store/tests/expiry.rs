@@ -197,7 +197,7 @@ async fn use_during_a_sweep_saves() {
     let test = TestStore::new();
     let (used, unused) = (test.put(b"used").await, test.put(b"unused").await);
     test.clock.advance(100 * DAY);
-    let victims = test.store.0.victims(90 * DAY, &[], test.store.0.running.now());
+    let victims = test.store.0.victims(90 * DAY, Vec::new(), test.store.0.running.now());
     assert_eq!(victims.len(), 2);
     test.store.touch(&used);
     test.store.0.remove_unused(&victims, 90 * DAY);
