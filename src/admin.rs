@@ -1,20 +1,33 @@
-//! The read-only admin API as a function from request to response: health, readiness, metrics,
-//! upstreams. It has no listener; [`crate::server`] serves it on `admin.listen`.
+//! The admin API as a function from request to response: health, metrics, upstreams, and the commands
+//! on content. It has no listener: [`crate::server`] serves it on `admin.listen` and on `admin.sock`,
+//! and a command on a directory that no daemon uses calls it in its own process.
+//!
+//! Health, metrics and upstreams are for whoever can reach them. Everything else names images, some of
+//! them private, or changes something, and is for the [trusted](Authority) only. What changes something is
+//! a POST with a JSON body, which no page of a web browser can send to another host unasked.
 
+mod answer;
+pub mod events;
+mod page;
+mod refusal;
+mod sweep;
+mod token;
 mod upstreams;
+mod work;
 
-use std::{fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{
-    HeaderValue, Method, Response, StatusCode,
-    header::{ALLOW, CONTENT_TYPE},
-};
-use http_body_util::Full;
+use http::{HeaderMap, Request, Response};
 
+pub use answer::Body;
+pub use token::Token;
 pub use upstreams::Upstreams;
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, mirror::Mirror, store::Store};
+use page::{Page, Question};
+use refusal::Refusal;
+use work::{Running, Work};
 
 /// Answers the admin API; clones share their state.
 #[derive(Clone)]
@@ -22,66 +35,111 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     ready: Arc<Readiness>,
     upstreams: Upstreams,
+    content: Content,
+    token: Token,
+    work: Work,
 }
 
-const NO_SUCH_PAGE: &str =
-    "no such page; there are /healthz, /readyz, /metrics and /api/v1/upstreams\n";
+/// What the commands on content work on.
+#[derive(Clone)]
+pub struct Content {
+    /// Where content is.
+    pub store: Store,
+    /// What fetches it.
+    pub mirror: Arc<Mirror>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// Whoever reaches `admin.listen`; with the token in `Authorization`, as good as trusted.
+    Public,
+    /// Who could open `admin.sock`, or this process itself.
+    Trusted,
+}
 
 /// Says whether pulls can be served now, or why not. It must not block.
 type Readiness = dyn Fn() -> Result<(), String> + Send + Sync;
 
 impl Admin {
-    /// An admin API that shows `metrics` and `upstreams`, and asks `ready` on every readiness probe.
+    /// An admin API that shows `metrics` and `upstreams`, works on `content`, believes who has `token`, and
+    /// asks `ready` on every readiness probe.
     pub fn new(
         metrics: Arc<Metrics>,
         ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
         upstreams: Upstreams,
+        content: Content,
+        token: Token,
     ) -> Admin {
-        Admin { metrics, ready: Arc::new(ready), upstreams }
+        let ready = Arc::new(ready);
+        Admin { metrics, ready, upstreams, content, token, work: Work::default() }
     }
 
     /// The answer to one request. The body goes with HEAD too; the server leaves it out.
-    pub fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        let endpoint = match path {
-            "/healthz" => Admin::health,
-            "/readyz" => Admin::readiness,
-            "/metrics" => Admin::metrics,
-            "/api/v1/upstreams" => Admin::upstreams,
-            _ => return text(StatusCode::NOT_FOUND, NO_SUCH_PAGE),
-        };
-        if method != Method::GET && method != Method::HEAD {
-            let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refusal;
+    pub async fn answer<B>(&self, request: Request<B>, authority: Authority) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
+        let answered = self.try_answer(request, authority).await;
+        answered.unwrap_or_else(Refusal::into_response)
+    }
+
+    /// Begins nothing more that changes something, ends long operations early, and waits for what is
+    /// running: what was answered is in the store when it closes.
+    pub async fn settle(&self) {
+        self.work.end().await;
+    }
+
+    async fn try_answer<B>(
+        &self,
+        request: Request<B>,
+        authority: Authority,
+    ) -> Result<Response<Body>, Refusal>
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>>,
+    {
+        let page = Page::at(request.uri().path()).ok_or(Refusal::NoSuchPage)?;
+        page.check_method(request.method())?;
+        self.admit(page, request.headers(), authority).await?;
+        let question = Question::read(request, page).await?;
+        self.show(page, &question).await
+    }
+
+    /// Whether this page is for whoever asks.
+    async fn admit(
+        &self,
+        page: Page,
+        headers: &HeaderMap,
+        authority: Authority,
+    ) -> Result<(), Refusal> {
+        match authority {
+            Authority::Public if !page.is_public() => self.token.check(headers).await,
+            Authority::Public | Authority::Trusted => Ok(()),
         }
-        endpoint(self)
     }
 
-    fn health(&self) -> Response<Full<Bytes>> {
-        text(StatusCode::OK, "ok\n")
-    }
-
-    fn readiness(&self) -> Response<Full<Bytes>> {
-        match (self.ready)() {
-            Ok(()) => text(StatusCode::OK, "ready\n"),
-            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    async fn show(&self, page: Page, question: &Question) -> Result<Response<Body>, Refusal> {
+        match page {
+            Page::Health => Ok(answer::text("ok\n")),
+            Page::Readiness => self.readiness(),
+            Page::Metrics => Ok(self.metrics()),
+            Page::Upstreams => Ok(answer::document(&self.upstreams.document())),
+            Page::Sweep => self.sweep(question, self.begin()?),
         }
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    /// Begins a change, which takes what is returned and keeps it until it has ended.
+    fn begin(&self) -> Result<Running, Refusal> {
+        self.work.begin().ok_or(Refusal::Stopping)
+    }
+
+    fn readiness(&self) -> Result<Response<Body>, Refusal> {
+        (self.ready)().map(|()| answer::text("ready\n")).map_err(Refusal::NotReady)
+    }
+
+    fn metrics(&self) -> Response<Body> {
         self.upstreams.show_ratelimits(&self.metrics);
-        let mut page = text(StatusCode::OK, self.metrics.encode());
-        page.headers_mut().insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
-        );
-        page
-    }
-
-    fn upstreams(&self) -> Response<Full<Bytes>> {
-        let mut page = text(StatusCode::OK, self.upstreams.document().to_string());
-        page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        page
+        answer::of_kind("text/plain; version=0.0.4; charset=utf-8", self.metrics.encode())
     }
 }
 
@@ -91,55 +149,5 @@ impl fmt::Debug for Admin {
     }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{clock::Clock, refused::Refused};
-
-    fn admin(ready: Result<(), String>) -> Admin {
-        let upstreams = Upstreams::new(Vec::new(), Refused::new(Clock::system()));
-        Admin::new(Arc::new(Metrics::new()), move || ready.clone(), upstreams)
-    }
-
-    fn status(admin: &Admin, method: Method, path: &str) -> u16 {
-        admin.answer(&method, path).status().as_u16()
-    }
-
-    #[test]
-    fn each_page_has_its_status() {
-        let ready = admin(Ok(()));
-        let table = [
-            (Method::GET, "/healthz", 200),
-            (Method::HEAD, "/healthz", 200),
-            (Method::GET, "/readyz", 200),
-            (Method::GET, "/metrics", 200),
-            (Method::GET, "/api/v1/upstreams", 200),
-            (Method::POST, "/metrics", 405),
-            (Method::DELETE, "/api/v1/upstreams", 405),
-            (Method::GET, "/", 404),
-            (Method::DELETE, "/healthz/x", 404),
-        ];
-        for (method, path, expected) in table {
-            assert_eq!(status(&ready, method.clone(), path), expected, "{method} {path}");
-        }
-        let draining = admin(Err("draining".to_owned()));
-        assert_eq!(status(&draining, Method::GET, "/readyz"), 503);
-        assert_eq!(status(&draining, Method::GET, "/healthz"), 200);
-    }
-
-    #[test]
-    fn metrics_are_in_the_text_format() {
-        let page = admin(Ok(())).answer(&Method::GET, "/metrics");
-        let kind = page.headers().get(CONTENT_TYPE).unwrap();
-        assert!(kind.to_str().unwrap().starts_with("text/plain; version=0.0.4"));
-    }
-}
+mod tests;

@@ -134,6 +134,8 @@ pub struct Access {
 pub struct Admin {
     /// Where metrics and health are served.
     pub listen: SocketAddr,
+    /// The file with the token of who may do anything there.
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[log]`
@@ -288,7 +290,8 @@ impl Access {
 impl Admin {
     fn read(mut section: Section<'_, '_>) -> Admin {
         let listen = section.take("listen", value::socket_address);
-        Admin { listen: listen.unwrap_or(ADMIN_LISTEN) }
+        let token_file = section.take("token_file", value::secret_file);
+        Admin { listen: listen.unwrap_or(ADMIN_LISTEN), token_file }
     }
 }
 

@@ -26,6 +26,8 @@
 //! 6. [`response`] gives the result its status and headers. When the body has ended, [`account`]
 //!    counts it and [`pulls`] writes one line for the whole image.
 //! 7. What nobody pulls any more leaves: a sweep runs on a schedule, from [`start`].
+//! 8. Whoever looks after it asks [`admin`]: over `admin.sock`, over TCP with a token, or in the process of a
+//!    command when no daemon runs.
 //!
 //! # Layers
 //!
@@ -39,7 +41,7 @@
 //! | 3 | [`mirror`] |
 //! | 4 | [`routes`] → [`response`] → [`access`] → [`pulls`] → [`account`], [`refused`] → [`handler`], [`admin`] |
 //! | 5 | [`server`] |
-//! | 6 | [`start`] and [`run`], `signals`, `schedule`, `announce`, [`cli`] |
+//! | 6 | [`start`] and [`run`], `assembly`, `signals`, `schedule`, `announce`, [`cli`] |
 
 // What content is called, what is counted, what time it is, and what an examination says.
 pub mod certificate;
@@ -69,6 +71,7 @@ pub mod server;
 
 // The process.
 mod announce;
+mod assembly;
 pub mod cli;
 mod schedule;
 mod signals;
@@ -85,18 +88,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Access, Peer},
-    admin::{Admin, Upstreams},
+    admin::{Admin, Authority, Content},
+    assembly::Parts,
     clock::Clock,
     config::{Config, Listen},
     handler::Handler,
-    metrics::Metrics,
-    mirror::{Mirror, Mirrored},
-    refused::Refused,
+    mirror::Mirror,
     routes::Routes,
     server::{BindError, Listener, Server, Tls, TlsError},
     signals::Signals,
     store::Store,
-    upstream::Upstream,
 };
 
 /// How long a scrape or probe that is running at the very end may take.
@@ -107,7 +108,8 @@ pub struct Larder {
     registry_addresses: Vec<SocketAddr>,
     admin_address: SocketAddr,
     registry: Server,
-    admin: Server,
+    admin: Admin,
+    admin_server: Server,
     mirror: Arc<Mirror>,
     store: Store,
     sweeps: JoinHandle<()>,
@@ -190,7 +192,6 @@ pub async fn run(config: Config) -> Result<Ended, StartError> {
 /// When an address, the data directory or a file named in the configuration cannot be used.
 pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
     server::raise_open_file_limit();
-    let metrics = Arc::new(Metrics::new());
     let draining = CancellationToken::new();
 
     let tls = load_tls(&config)?;
@@ -200,25 +201,21 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
     let admin_address = admin_listener.address().unwrap_or(config.admin.listen);
 
     let own_listeners = registry_addresses.iter().copied().chain([admin_address]).collect();
-    let upstreams = set_up_upstreams(&config, own_listeners, &metrics)?;
-    // Last of what may fail: once open, it has to be closed.
-    let store = Store::open(&config.data_dir, &config.cache, clock.clone(), metrics.clone())?;
-    let refused = Refused::new(clock.clone());
-    let mirrored = mirrored(&config, &upstreams);
-    let mirror = Arc::new(Mirror::new(store.clone(), mirrored, &config, clock, metrics.clone()));
+    // Last of what may fail: once open, the store has to be closed.
+    let parts = Parts::assemble(&config, clock, own_listeners)?;
+    let Content { store, mirror } = parts.content.clone();
+
     let sweeps = tokio::spawn(schedule::sweep(mirror.clone(), config.cache.sweep_interval));
     let prefetching = tokio::spawn(mirror.clone().prefetch());
-
-    let registry =
-        serve_registry(&config, listeners, tls, mirror.clone(), metrics.clone(), refused.clone());
-    let shown = config.upstreams.iter().cloned().zip(upstreams).collect();
-    let admin = Admin::new(metrics, readiness(draining.clone()), Upstreams::new(shown, refused));
-    let admin = serve_admin(admin_listener, admin);
+    let registry = serve_registry(&config, listeners, tls, &parts);
+    let admin = parts.admin(&config, readiness(draining.clone()));
+    let admin_server = serve_admin(admin_listener, &config, &admin);
     Ok(Larder {
         registry_addresses,
         admin_address,
         registry,
         admin,
+        admin_server,
         mirror,
         store,
         sweeps,
@@ -250,8 +247,10 @@ impl Larder {
             tracing::warn!("leaving downloads that did not end in time");
         }
         self.sweeps.abort();
+        self.admin.settle().await;
         self.store.close().await;
-        self.admin.stop(ADMIN_DRAIN).await;
+        // The socket goes before the lock does: the next process has one of its own there.
+        self.admin_server.stop(ADMIN_DRAIN).await;
     }
 }
 
@@ -280,38 +279,16 @@ async fn bind(config: &Config, key: &str, listen: &Listen) -> Result<Listener, S
         .map_err(|cause| StartError::Listen { place: config.written_at.place(key), cause })
 }
 
-fn set_up_upstreams(
-    config: &Config,
-    own_listeners: Arc<[SocketAddr]>,
-    metrics: &Arc<Metrics>,
-) -> Result<Vec<Upstream>, StartError> {
-    let shared = upstream::Shared {
-        limits: &config.download,
-        own_listeners,
-        helpers: Arc::default(),
-        resolver: upstream::Resolver::system(),
-        metrics: Arc::clone(metrics),
-    };
-    let set_up = |upstream| Ok(Upstream::new(upstream, &shared)?);
-    config.upstreams.iter().map(set_up).collect()
-}
-
-fn mirrored(config: &Config, upstreams: &[Upstream]) -> Vec<Mirrored> {
-    let clients = upstreams.iter().cloned();
-    let mirrored = clients.zip(&config.upstreams);
-    mirrored.map(|(client, upstream)| Mirrored::new(client, upstream)).collect()
-}
-
 fn serve_registry(
     config: &Config,
     listeners: Vec<Listener>,
     tls: Option<Tls>,
-    mirror: Arc<Mirror>,
-    metrics: Arc<Metrics>,
-    refused: Refused,
+    parts: &Parts,
 ) -> Server {
     let routes = Routes::new(&config.upstreams);
     let access = Access::new(&config.access);
+    let mirror = parts.content.mirror.clone();
+    let (metrics, refused) = (parts.metrics.clone(), parts.refused.clone());
     let handler = Arc::new(Handler::new(mirror, routes, access, metrics, refused));
     let server = Server::new().with_tls(tls);
     for listener in listeners {
@@ -324,12 +301,25 @@ fn serve_registry(
     server
 }
 
-fn serve_admin(listener: Listener, admin: Admin) -> Server {
+/// Serves on `admin.listen`, and on `admin.sock`. A file system that can have no socket keeps nobody from
+/// pulling.
+fn serve_admin(listener: Listener, config: &Config, admin: &Admin) -> Server {
     let server = Server::new();
-    server.serve(listener, move |_peer: Peer, request: Request<Incoming>| {
-        let answer = admin.answer(request.method(), request.uri().path());
-        async move { answer }
+    let path = store::admin_socket(&config.data_dir);
+    let socket = Listener::bind_private(&path).inspect_err(|error| {
+        tracing::warn!(%error, path = %path.display(), "no commands are taken: cannot listen there");
     });
+    for listener in [Some(listener), socket.ok()].into_iter().flatten() {
+        let admin = admin.clone();
+        server.serve(listener, move |peer: Peer, request: Request<Incoming>| {
+            let admin = admin.clone();
+            let authority = match peer {
+                Peer::Tcp(_) => Authority::Public,
+                Peer::Unix => Authority::Trusted,
+            };
+            async move { admin.answer(request, authority).await }
+        });
+    }
     server
 }
 

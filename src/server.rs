@@ -6,6 +6,7 @@ mod dial;
 mod head;
 mod listener;
 mod opening;
+mod reach;
 mod running;
 mod target;
 #[cfg(test)]

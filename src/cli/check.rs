@@ -37,5 +37,5 @@ pub(super) fn check(arguments: &Arguments) -> ExitCode {
 /// Whether the certificates and keys that are named can be used.
 fn look_into_files(config: &Config) -> Result<(), StartError> {
     crate::load_tls(config)?;
-    crate::set_up_upstreams(config, Arc::default(), &Arc::default()).map(drop)
+    crate::assembly::set_up_upstreams(config, Arc::default(), &Arc::default()).map(drop)
 }

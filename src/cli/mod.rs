@@ -2,9 +2,14 @@
 
 mod check;
 mod configure;
+#[expect(dead_code, reason = "for the commands that destroy something")]
+mod confirm;
+mod content;
 mod doctor;
+mod events;
 mod logging;
 mod serve;
+mod sweep;
 mod warnings;
 
 use std::{
@@ -38,6 +43,8 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Print or write what a client has to be told
     Configure(configure::Arguments),
+    /// Remove now what nobody pulls any more
+    Sweep(sweep::Arguments),
 }
 
 /// Options of every subcommand.
@@ -55,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Configure(arguments) => configure::configure(arguments),
+        Command::Sweep(arguments) => sweep::sweep(&arguments),
     }
 }
 

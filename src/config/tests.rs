@@ -24,6 +24,7 @@ impl Setting {
             ("secret", "s3cret\r\n"),
             ("password", "s3cret"),
             ("backup-password", "s3cret\n"),
+            ("admin-token", "t0ken\n"),
             ("empty", "\n"),
             ("config.json", "{\"credsStore\": \"pass\"}"),
             ("corp.pem", "-----BEGIN CERTIFICATE-----\n"),

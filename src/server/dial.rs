@@ -16,7 +16,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::either::Either;
 
-use super::tls::certificates;
+use super::{reach::Reach, tls::certificates};
 use crate::config::{self, Listen};
 
 /// A connection in the clear, or one over TLS.
@@ -30,7 +30,8 @@ pub type Dialled = Either<Either<TcpStream, UnixStream>, Box<TlsStream<TcpStream
 pub async fn dial(listen: &Listen, tls: Option<&config::Tls>) -> io::Result<Dialled> {
     let stream = match listen {
         Listen::Unix(path) => {
-            return Ok(in_the_clear(Either::Right(UnixStream::connect(path).await?)));
+            let stream = UnixStream::connect(Reach::to(path)?.path()).await?;
+            return Ok(in_the_clear(Either::Right(stream)));
         }
         Listen::Tcp(address) => TcpStream::connect(reachable(*address)).await?,
     };

@@ -7,10 +7,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use rustix::fs::{Mode, fchmod};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixSocket, UnixStream};
 use tokio_util::either::Either;
 
+use super::reach::Reach;
 use crate::{access::Peer, config::Listen};
+
+/// Connections that may wait to be accepted on a private socket.
+const BACKLOG: u32 = 128;
 
 /// A bound socket. A Unix socket's file is removed when this is dropped.
 #[derive(Debug)]
@@ -43,6 +48,24 @@ impl Listener {
             Listen::Unix(path) => bind_unix(path).await,
         };
         bound.map(Listener).map_err(|cause| BindError { listen: listen.clone(), cause })
+    }
+
+    /// Binds a Unix socket that nobody else may open, not even for a moment, at a path of any length.
+    /// Replaces any socket that is there: its place is this process's own.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn bind_private(path: &Path) -> io::Result<Listener> {
+        if is_socket(path) {
+            fs::remove_file(path)?;
+        }
+        let socket = UnixSocket::new_stream()?;
+        // The file that binding makes has the mode of the socket (unix(7) leaves it to the umask alone,
+        // which is the whole process's; Linux takes both).
+        fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        let reach = Reach::to(path)?;
+        socket.bind(reach.path())?;
+        Ok(Listener(Socket::Unix(socket.listen(BACKLOG)?, path.to_owned())))
     }
 
     /// The TCP address that was bound, with the port that was found for port 0. `None`: a Unix socket.
@@ -103,12 +126,14 @@ async fn bind_unix(path: &Path) -> io::Result<Socket> {
 
 /// Whether `path` is a socket left behind by a process that was killed.
 async fn is_abandoned_socket(path: &Path) -> bool {
-    let is_socket =
-        fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
-    is_socket
+    is_socket(path)
         && UnixStream::connect(path)
             .await
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 fn remedy(listen: &Listen, cause: &io::Error) -> String {

@@ -4,6 +4,7 @@ mod http2;
 
 use std::{
     net::SocketAddr,
+    os::unix::fs::PermissionsExt as _,
     os::unix::net::UnixListener,
     sync::{
         Arc,
@@ -90,6 +91,28 @@ async fn serves_tcp_and_names_the_peer() {
     server.serve(listener, hello);
     assert!(get(address).await.ends_with("hello 127.0.0.1"));
     server.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_private_socket_is_its_owners_from_the_first_moment() {
+    let directory = tempfile::tempdir().unwrap();
+    let long = directory.path().join("d".repeat(120));
+    std::fs::create_dir(&long).unwrap();
+    for path in [directory.path().join("admin.sock"), long.join("admin.sock")] {
+        let left = Listener::bind_private(&path).unwrap();
+        std::mem::forget(left);
+        let listener = Listener::bind_private(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        let server = Server::new();
+        server.serve(listener, hello);
+        let stream = dial(&Listen::Unix(path.clone()), None).await.unwrap();
+        let answer = exchange(stream, b"GET / HTTP/1.0\r\n\r\n").await;
+        assert!(answer.ends_with("hello unix"), "{answer}");
+        server.stop(Duration::from_secs(5)).await;
+        assert!(!path.exists());
+    }
 }
 
 #[tokio::test]

@@ -61,9 +61,14 @@ impl Directory {
         &self.0
     }
 
+    /// Where all blobs are.
+    pub fn all_blobs(&self) -> PathBuf {
+        self.0.join("blobs")
+    }
+
     /// Where the blobs of an algorithm are.
     pub fn blobs(&self, algorithm: Algorithm) -> PathBuf {
-        self.0.join("blobs").join(algorithm.as_str())
+        self.all_blobs().join(algorithm.as_str())
     }
 
     /// The file of a whole blob.
@@ -152,6 +157,11 @@ impl Directory {
         self.0.join("oci-layout")
     }
 
+    /// What a process locks that uses the directory.
+    pub fn lock_file(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
     /// Removes what an earlier life left under `downloads/`, but for these files.
     pub fn clear_downloads(&self, kept: &HashSet<PathBuf>) -> io::Result<()> {
         for entry in fs::read_dir(self.downloads())? {
@@ -178,7 +188,7 @@ impl Directory {
     }
 
     fn lock(&self) -> Result<Lock, OpenError> {
-        let path = self.0.join("lock");
+        let path = self.lock_file();
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
         let opened = options.open(&path);
@@ -224,16 +234,13 @@ fn flat_name(digest: &Digest) -> String {
 }
 
 fn cannot_use(path: &Path, error: &io::Error) -> OpenError {
-    OpenError(format!(
+    OpenError::Unusable(format!(
         "cannot use data directory {}: {error}: make it writable for this user, or choose another with --data-dir",
         path.display(),
     ))
 }
 
 fn in_use(path: &Path, lock: &Path, process: &str) -> OpenError {
-    OpenError(format!(
-        "data directory {} is in use by process {process} (lock file {}): stop that process, or choose another directory with --data-dir",
-        path.display(),
-        lock.display(),
-    ))
+    let (path, lock) = (path.to_owned(), lock.to_owned());
+    OpenError::InUse { path, lock, process: process.to_owned() }
 }

@@ -11,6 +11,7 @@
 //!                              tells that index/ killed its reader
 //! index.damaged-<n>            the last index/ that was of no use
 //! lock                         one process per directory; its id, until it ends cleanly
+//! admin.sock                   where that process takes commands, if it is a daemon
 //! ```
 //!
 //! - **The disk is the truth, the table its picture.** A file in `blobs/` is there, whatever any
@@ -35,6 +36,7 @@ mod manifest;
 mod memory;
 mod note;
 mod open;
+mod presence;
 mod rebuild;
 mod room;
 mod running;
@@ -48,6 +50,7 @@ mod tests;
 use std::{
     collections::HashSet,
     io,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, SystemTime},
 };
@@ -57,6 +60,7 @@ use bytes::Bytes;
 pub use self::blob::{BlobReader, BlobWriter, VerifiedBlob, WrongDigest};
 pub use self::buffers::PIECE;
 pub use self::examination::{Disk, DiskKind, existing_part, try_writing};
+pub use self::presence::{NoStore, admin_socket, owner};
 pub use self::sweep::Sweep;
 pub use self::table::Verdict;
 use self::{
@@ -88,8 +92,25 @@ pub struct Store(Arc<Shared>);
 
 /// Why a store cannot be opened, in words for the person who starts Larder.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenError(pub String);
+pub enum OpenError {
+    /// Another process uses it.
+    #[error(
+        "data directory {} is in use by process {process} (lock file {}): stop that process, or choose another directory with --data-dir",
+        .path.display(),
+        .lock.display()
+    )]
+    InUse {
+        /// The data directory.
+        path: PathBuf,
+        /// The file that the process has locked.
+        lock: PathBuf,
+        /// Its id.
+        process: String,
+    },
+    /// It cannot be read or written as it must be.
+    #[error("{0}")]
+    Unusable(String),
+}
 
 /// Why the store cannot take a blob; the caller passes the blob through instead.
 #[derive(Debug, thiserror::Error)]

@@ -132,7 +132,7 @@ fn load_index(directory: &Directory) -> (Option<Index>, Table, Moment) {
 }
 
 fn cannot_open(directory: &Directory, error: &io::Error) -> OpenError {
-    OpenError(format!(
+    OpenError::Unusable(format!(
         "cannot open data directory {}: {error}: make all of it readable and writable for this user, or choose another with --data-dir",
         directory.path().display(),
     ))

@@ -8,7 +8,7 @@ use std::{
 
 /// Each module's layer, and its place among the siblings of that layer: it may use what is in a
 /// lower layer, and siblings of a lower place. What is no module stands in `lib.rs`.
-const MODULES: [(&str, u32, u32); 25] = [
+const MODULES: [(&str, u32, u32); 26] = [
     ("oci", 0, 0),
     ("metrics", 0, 0),
     ("clock", 0, 0),
@@ -30,6 +30,7 @@ const MODULES: [(&str, u32, u32); 25] = [
     ("admin", 4, 5),
     ("server", 5, 0),
     ("announce", 6, 0),
+    ("assembly", 6, 0),
     ("schedule", 6, 0),
     ("signals", 6, 0),
     ("cli", 6, 0),
@@ -40,7 +41,7 @@ const MODULES: [(&str, u32, u32); 25] = [
 const LIB: (&str, u32, u32) = ("lib", 6, 0);
 
 /// Modules that start, print and parse arguments.
-const TOP: [&str; 6] = ["announce", "cli", "lib", "main", "schedule", "signals"];
+const TOP: [&str; 7] = ["announce", "assembly", "cli", "lib", "main", "schedule", "signals"];
 
 /// Modules that speak HTTP to clients.
 const SURFACE: [&str; 7] =
@@ -62,7 +63,7 @@ fn homes(name: &str) -> Option<Vec<&'static str>> {
         "hyper" | "hyper_util" => &[&["upstream", "server"], &TOP],
         "http" | "http_body" | "http_body_util" => &[&["upstream"], &SURFACE, &TOP],
         "moka" => &[&["mirror"]],
-        "clap" | "tracing_subscriber" => &[&TOP],
+        "clap" | "indicatif" | "tracing_subscriber" => &[&TOP],
         _ => return None,
     };
     Some(homes.concat())

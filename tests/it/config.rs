@@ -30,7 +30,7 @@ fn run_with(subcommand: &str, text: &str) -> Ended {
 
 /// The example with every key written out, and with its files in `directory`.
 fn example_in_full(directory: &Path) -> String {
-    for name in ["password", "backup-password"] {
+    for name in ["admin-token", "password", "backup-password"] {
         fs::write(directory.join(name), "secret\n").unwrap();
     }
     fs::write(directory.join("config.json"), r#"{"auths":{}}"#).unwrap();

@@ -13,6 +13,8 @@
     reason = "a test that fails should say so loudly"
 )]
 
+mod admin_socket;
+mod admin_token;
 mod ahead;
 mod architecture;
 mod auth;

@@ -70,7 +70,7 @@ pub(super) fn doctor(arguments: &Arguments) -> ExitCode {
 fn prepare(arguments: &Arguments, config: &Config) -> Result<Vec<Examinee>, String> {
     crate::load_tls(config).map_err(|error| error.to_string())?;
     let metrics = Arc::new(Metrics::new());
-    let clients = crate::set_up_upstreams(config, own_listeners(config), &metrics);
+    let clients = crate::assembly::set_up_upstreams(config, own_listeners(config), &metrics);
     let clients = clients.map_err(|error| error.to_string())?;
     upstreams::chosen(config, clients, &arguments.registries, &arguments.images)
 }

@@ -40,8 +40,9 @@ fn the_example_shows_the_defaults() {
     // The default's floor is in the comment above the key.
     assert_eq!(shown.cache.min_free, Some(Size::Percent(5)));
     shown.cache.min_free = None;
-    // The default is to have none, which no value shows.
+    // The default is to have none of these, which no value shows.
     assert!(shown.tls.take().is_some());
+    assert!(shown.admin.token_file.take().is_some());
     assert_eq!(format!("{shown:?}"), format!("{defaults:?}"));
 
     let listen = settings.lines().find(|line| line.starts_with("listen")).unwrap();

@@ -30,8 +30,8 @@ async fn one_process_has_the_directory() {
     let path = test.directory.path();
     let error = Store::open(path, &test.cache, test.clock.clone(), Arc::default()).unwrap_err();
     let process = std::process::id().to_string();
-    assert!(error.0.contains(&process), "{error}");
-    assert!(error.0.contains(path.to_str().unwrap()), "{error}");
+    assert!(error.to_string().contains(&process), "{error}");
+    assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
 }
 
 #[tokio::test]
@@ -41,8 +41,8 @@ async fn a_directory_that_cannot_be_used_is_named() {
     fs::write(&file, b"").unwrap();
     let path = file.join("data");
     let error = Store::open(&path, &cache(), Clock::system(), Arc::default()).unwrap_err();
-    assert!(error.0.contains(path.to_str().unwrap()), "{error}");
-    assert!(error.0.contains("--data-dir"), "{error}");
+    assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+    assert!(error.to_string().contains("--data-dir"), "{error}");
 }
 
 #[tokio::test]

@@ -152,7 +152,8 @@ fn open(
     loop {
         match Store::open(path, cache, clock.clone(), Arc::clone(metrics)) {
             Err(error)
-                if error.0.contains("in use") && begun.elapsed() < Duration::from_secs(10) =>
+                if matches!(error, OpenError::InUse { .. })
+                    && begun.elapsed() < Duration::from_secs(10) =>
             {
                 thread::sleep(Duration::from_millis(5));
             }

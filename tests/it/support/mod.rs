@@ -2,6 +2,7 @@
 //! sees what happens on the wire.
 
 pub mod address;
+pub mod admin;
 pub mod binary;
 pub mod client;
 pub mod content;

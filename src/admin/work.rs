@@ -1,0 +1,44 @@
+//! Changes under way, which must have ended before the store closes.
+
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+
+/// What is under way; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Work {
+    running: TaskTracker,
+    ending: CancellationToken,
+}
+
+/// One change under way, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Running {
+    _counted: TaskTrackerToken,
+    ending: CancellationToken,
+}
+
+impl Work {
+    /// Begins a change. `None`: it is too late.
+    pub(super) fn begin(&self) -> Option<Running> {
+        // Counted before the look: whoever waits either waits for this one, or is seen here.
+        let counted = self.running.token();
+        let ending = self.ending.clone();
+        (!self.running.is_closed()).then_some(Running { _counted: counted, ending })
+    }
+
+    /// Begins nothing more, tells what is running, and waits for it.
+    pub(super) async fn end(&self) {
+        self.running.close();
+        self.ending.cancel();
+        self.running.wait().await;
+    }
+}
+
+impl Running {
+    /// Returns when this should come to an end early.
+    pub(super) async fn told_to_end(&self) {
+        self.ending.cancelled().await;
+    }
+}
