@@ -17,6 +17,11 @@ pub use upstream::Upstream;
 /// Upper bounds of the histograms, in seconds: from a hit to a large layer on a slow line.
 const SECONDS: [f64; 10] = [0.000_5, 0.002, 0.01, 0.05, 0.25, 1.0, 5.0, 20.0, 60.0, 300.0];
 
+const EVICTED_BYTES: &str =
+    "Bytes removed: expired, for max_size, for min_free, or partial downloads.";
+const EVICTED_BLOBS: &str =
+    "Blobs removed: expired, for max_size, for min_free, or partial downloads.";
+
 /// The label of what is counted by registry.
 const REGISTRY: &[&str] = &["registry"];
 
@@ -54,13 +59,16 @@ pub struct Metrics {
     pub store_bytes: IntGauge,
     /// Blobs held in the store, manifests included.
     pub store_blobs: IntGauge,
+    /// Bytes that the store may hold, and what goes with it on disk.
+    pub store_limit_bytes: IntGauge,
     /// Bytes free on the store's file system.
     pub store_free_bytes: IntGauge,
     /// Whether the store can be written (1) or not (0).
     pub store_writable: IntGauge,
     /// Damaged blobs found and quarantined.
     pub store_damaged_blobs: IntCounter,
-    /// Bytes removed from the store, by `reason`.
+    /// Bytes removed from the store, by `reason` (expired, max_size, min_free; partial: of half-done
+    /// downloads).
     pub evicted_bytes: IntCounterVec,
     /// Blobs removed from the store, by `reason`.
     pub evicted_blobs: IntCounterVec,
@@ -114,13 +122,15 @@ impl Metrics {
             ),
             store_bytes: make.gauge("store_bytes", "Bytes held in the store."),
             store_blobs: make.gauge("store_blobs", "Blobs held in the store, manifests included."),
+            store_limit_bytes: make
+                .gauge("store_limit_bytes", "Bytes that the data directory may hold (max_size)."),
             store_free_bytes: make
                 .gauge("store_free_bytes", "Bytes free on the store's file system."),
             store_writable: make.gauge("store_writable", "Whether the store can be written."),
             store_damaged_blobs: make
                 .counter("store_damaged_blobs_total", "Damaged blobs quarantined."),
-            evicted_bytes: make.counters("evicted_bytes_total", "Bytes removed.", &["reason"]),
-            evicted_blobs: make.counters("evicted_blobs_total", "Blobs removed.", &["reason"]),
+            evicted_bytes: make.counters("evicted_bytes_total", EVICTED_BYTES, &["reason"]),
+            evicted_blobs: make.counters("evicted_blobs_total", EVICTED_BLOBS, &["reason"]),
             registry: registry.clone(),
         };
         make.process();

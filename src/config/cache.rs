@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{reader::Section, value};
 
+const MAX_SIZE: Size = Size::Percent(80);
 const EXPIRE_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -12,6 +13,8 @@ const NEGATIVE_TTL: Duration = Duration::from_secs(10);
 /// `[cache]`
 #[derive(Clone, Debug)]
 pub struct Cache {
+    /// The most that the data directory may hold. Per cent are of what it holds and what is free.
+    pub max_size: Size,
     /// Free space to leave on the file system. `None`: the larger of 5 % and 5 GiB.
     pub min_free: Option<Size>,
     /// Running time after which an unused blob leaves. `None`: never.
@@ -47,6 +50,11 @@ pub enum Size {
 }
 
 impl Cache {
+    /// The most bytes that the data directory may hold, where it holds `held` and `free` are free.
+    pub fn max_size_bytes(&self, held: u64, free: u64) -> u64 {
+        self.max_size.of(held.saturating_add(free))
+    }
+
     /// Bytes to leave free on a file system of `total` bytes.
     pub fn min_free_bytes(&self, total: u64) -> u64 {
         match self.min_free {
@@ -66,6 +74,7 @@ impl Cache {
             value::one_of(written, &words)
         });
         Cache {
+            max_size: section.take("max_size", value::size).unwrap_or(MAX_SIZE),
             min_free: section.take("min_free", value::size),
             expire_after: expire_after.unwrap_or(Some(EXPIRE_AFTER)),
             sweep_interval: sweep_interval.unwrap_or(SWEEP_INTERVAL),

@@ -204,12 +204,13 @@ impl Mirror {
     }
 
     /// Lets go of what nobody pulled for `cache.expire_after`, but of nothing that belongs to a
-    /// registry which cannot be reached now.
+    /// registry which cannot be reached now; and of what passes the limits.
     pub async fn sweep(&self) {
         let sweep = self.store.begin_sweep();
         let mut unreachable = Vec::new();
+        let concerned = sweep.concerned().await;
         for (registry, mirrored) in &self.registries {
-            if sweep.concerns(registry).await && !mirrored.upstream.probe(PROBE_TIMEOUT).await {
+            if concerned.contains(registry) && !mirrored.upstream.probe(PROBE_TIMEOUT).await {
                 unreachable.push(registry.clone());
             }
         }

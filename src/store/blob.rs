@@ -109,43 +109,48 @@ impl BlobReader {
 }
 
 impl BlobWriter {
-    /// Begins a file, with room for `size` bytes. Blocking.
-    pub(super) fn create(
+    /// Begins a file, with room for `size` bytes.
+    pub(super) async fn create(
         store: Arc<Shared>,
         digest: Digest,
         size: Option<u64>,
     ) -> Result<BlobWriter, CannotTake> {
-        let partial = store.downloads.claim(&digest);
-        let partial = partial.map_err(|error| store.room.failed(error))?;
         let reserved = size.unwrap_or(UNKNOWN_SIZE_STEP);
-        store.room.reserve(partial.file(), 0, reserved)?;
-        Ok(BlobWriter {
-            store,
-            partial: Arc::new(partial),
-            hashing: Hashing::here_with(Hashed::nothing(digest.hasher())),
-            digest,
-            size,
-            written: 0,
-            reserved,
-            broken: false,
-        })
+        let hold = store.take_room(reserved).await?;
+        let created = blocking(move || {
+            let partial = store.downloads.claim(&digest, hold);
+            let partial = partial.map_err(|error| store.room.failed(error))?;
+            store.room.allocate(&mut partial.hold(), partial.file(), 0, reserved)?;
+            Ok(BlobWriter {
+                store,
+                partial: Arc::new(partial),
+                hashing: Hashing::here_with(Hashed::nothing(digest.hasher())),
+                digest,
+                size,
+                written: 0,
+                reserved,
+                broken: false,
+            })
+        });
+        created.await.map_err(CannotTake::Failing)?
     }
 
-    /// Goes on with what is left of a digest, if there is room for the rest. Blocking.
-    pub(super) fn resume(
+    /// Goes on with what is left of a digest, if there is room for the rest.
+    pub(super) async fn resume(
         store: Arc<Shared>,
         digest: Digest,
     ) -> Result<Option<BlobWriter>, CannotTake> {
-        let left = store.downloads.take_over(&digest).map_err(CannotTake::Failing)?;
+        let (downloads, of) = (store.downloads.clone(), digest.clone());
+        let left = blocking(move || downloads.take_over(&of)).await;
+        let left = left.and_then(|left| left).map_err(CannotTake::Failing)?;
         let Some(Left { partial, note, written }) = left else {
             return Ok(None);
         };
         let reserved = note.size.unwrap_or(written.saturating_add(UNKNOWN_SIZE_STEP));
-        let rest = reserved.saturating_sub(written);
-        // Where there is none, what it takes up itself may be enough for another.
-        let room = store.room.reserve(partial.file(), written, rest);
-        room.inspect_err(|_| partial.discard())?;
         let partial = Arc::new(partial);
+        // Where there is no room, what it takes up itself may be enough for another.
+        let extended = extend(&store, &partial, written, reserved).await;
+        extended.inspect_err(|_| partial.discard())?;
         Ok(Some(BlobWriter {
             hashing: Hashing::begin(&partial, digest.hasher()),
             store,
@@ -205,12 +210,13 @@ impl BlobWriter {
             let error = io::Error::other("an earlier write to this blob did not end well");
             return Err(CannotTake::Failing(error));
         }
+        let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        self.reserve(self.written.saturating_add(length)).await?;
         let step = Step {
             store: Arc::clone(&self.store),
             partial: Arc::clone(&self.partial),
             hashed: self.hashing.at_hand().map_err(CannotTake::Failing)?,
             written: self.written,
-            reserved: self.reserved,
         };
         let step = blocking(move || step.append(&chunks)).await;
         let step = step.map_err(CannotTake::Failing)??;
@@ -218,8 +224,18 @@ impl BlobWriter {
             self.hashing = Hashing::here_with(hashed);
         }
         self.written = step.written;
-        self.reserved = step.reserved;
         self.broken = false;
+        Ok(())
+    }
+
+    /// Reserves room up to `end`, and some more so as not to ask each time.
+    async fn reserve(&mut self, end: u64) -> Result<(), CannotTake> {
+        if end <= self.reserved {
+            return Ok(());
+        }
+        let end = end.max(self.reserved.saturating_add(UNKNOWN_SIZE_STEP));
+        extend(&self.store, &self.partial, self.reserved, end).await?;
+        self.reserved = end;
         Ok(())
     }
 
@@ -300,13 +316,10 @@ struct Step {
     /// `None`: the hash follows the file.
     hashed: Option<Hashed>,
     written: u64,
-    reserved: u64,
 }
 
 impl Step {
     fn append(mut self, chunks: &[Bytes]) -> Result<Step, CannotTake> {
-        let length: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        self.reserve(self.written.saturating_add(length))?;
         if let Some(hashed) = &mut self.hashed {
             let caught_up = hashed.catch_up(self.partial.file(), self.written);
             caught_up.map_err(CannotTake::Failing)?;
@@ -322,17 +335,24 @@ impl Step {
         self.store.room.succeeded();
         Ok(self)
     }
+}
 
-    /// Reserves room up to `end`, and some more so as not to ask each time.
-    fn reserve(&mut self, end: u64) -> Result<(), CannotTake> {
-        if end <= self.reserved {
-            return Ok(());
-        }
-        let length = UNKNOWN_SIZE_STEP.max(end.saturating_sub(self.reserved));
-        self.store.room.reserve(self.partial.file(), self.reserved, length)?;
-        self.reserved = self.reserved.saturating_add(length);
+/// Takes room for a file to grow from one length to another.
+async fn extend(
+    store: &Arc<Shared>,
+    partial: &Arc<Partial>,
+    from: u64,
+    to: u64,
+) -> Result<(), CannotTake> {
+    let length = to.saturating_sub(from);
+    let mut hold = store.take_room(length).await?;
+    let (room_of, partial) = (Arc::clone(store), Arc::clone(partial));
+    let extended = blocking(move || {
+        room_of.room.allocate(&mut hold, partial.file(), from, length)?;
+        partial.hold().merge(hold);
         Ok(())
-    }
+    });
+    extended.await.map_err(CannotTake::Failing)?
 }
 
 impl Shared {

@@ -14,7 +14,9 @@ use tokio::runtime::Handle;
 
 use super::{
     directory::Directory,
+    ledger::{Hold, Ledger},
     note::Note,
+    room::on_disk,
     running::{Moment, RunningTime},
 };
 use crate::oci::Digest;
@@ -31,13 +33,13 @@ struct Claims {
     released: Condvar,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Claim {
     Writing,
     /// The writer is gone, its file about to be.
     Removing,
     /// The writer is gone since this moment, its file is not.
-    Left(Moment, Note),
+    Left(Moment, Note, Hold),
 }
 
 /// A growing file that is the only one of its digest.
@@ -48,6 +50,7 @@ pub struct Partial {
     digest: Digest,
     downloads: Downloads,
     fate: Mutex<Fate>,
+    hold: Mutex<Hold>,
 }
 
 /// What becomes of a file when its writer is gone.
@@ -71,7 +74,11 @@ pub struct Left {
 
 impl Downloads {
     /// Looks what an earlier life left, and removes what is of no use. Blocking.
-    pub fn open(directory: &Directory, running: RunningTime) -> io::Result<Downloads> {
+    pub fn open(
+        directory: &Directory,
+        running: RunningTime,
+        ledger: &Ledger,
+    ) -> io::Result<Downloads> {
         let mut left = HashMap::new();
         for digest in directory.noted()? {
             let file = File::options().write(true).open(directory.download(&digest));
@@ -80,7 +87,8 @@ impl Downloads {
             let is_right =
                 |note: &Note| written > 0 && note.size.is_none_or(|size| size >= written);
             if let Some(note) = note.filter(is_right) {
-                left.insert(digest, Claim::Left(running.now(), note));
+                let hold = ledger.hold_on_disk(on_disk(written));
+                left.insert(digest, Claim::Left(running.now(), note, hold));
             }
         }
         let files = |digest| [directory.download(digest), directory.note(digest)];
@@ -93,22 +101,22 @@ impl Downloads {
     /// Everything that is left, with its note.
     pub fn left(&self) -> Vec<(Digest, Note)> {
         let of = |(digest, claim): (&Digest, &Claim)| match claim {
-            Claim::Left(_, note) => Some((digest.clone(), note.clone())),
+            Claim::Left(_, note, _) => Some((digest.clone(), note.clone())),
             Claim::Writing | Claim::Removing => None,
         };
         self.lock().iter().filter_map(of).collect()
     }
 
-    /// Creates the file of a digest, in place of one that was left. Waits for the removal of an
-    /// earlier one. Blocking.
+    /// Creates the file of a digest, in place of one that was left, with this room. Waits for the
+    /// removal of an earlier one. Blocking.
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] when another writer has the digest, or what the disk says.
-    pub fn claim(&self, digest: &Digest) -> io::Result<Partial> {
+    pub fn claim(&self, digest: &Digest, hold: Hold) -> io::Result<Partial> {
         self.take(digest)?;
         let path = self.0.directory.download(digest);
         let created = create(&path).inspect_err(|_| self.release(digest));
-        Ok(self.partial(digest, path, created?, Fate::Removed))
+        Ok(self.partial(digest, created?, Fate::Removed, hold))
     }
 
     /// Takes over the file of a digest that was left. `None`: there is none. Blocking.
@@ -116,9 +124,9 @@ impl Downloads {
     /// # Errors
     /// What the disk says; the file is removed.
     pub fn take_over(&self, digest: &Digest) -> io::Result<Option<Left>> {
-        let note = match self.lock().get_mut(digest) {
+        let (note, hold) = match self.lock().get_mut(digest) {
             Some(claim @ Claim::Left(..)) => match std::mem::replace(claim, Claim::Writing) {
-                Claim::Left(_, note) => note,
+                Claim::Left(_, note, hold) => (note, hold),
                 Claim::Writing | Claim::Removing => return Ok(None),
             },
             Some(Claim::Writing | Claim::Removing) | None => return Ok(None),
@@ -127,28 +135,65 @@ impl Downloads {
         let opened = File::options().read(true).write(true).open(&path);
         let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
         let (written, file) = opened.inspect_err(|_| self.remove(digest))?;
-        let partial = self.partial(digest, path, file, Fate::Left(note.clone()));
+        let partial = self.partial(digest, file, Fate::Left(note.clone()), hold);
         Ok(Some(Left { partial, note, written }))
     }
 
-    /// Removes what was left for `age` of running time or longer. Blocking.
-    pub fn remove_stale(&self, age: Duration) {
+    /// Removes what was left for `age` of running time or longer. Tells what each took up, in bytes.
+    /// Blocking.
+    pub fn remove_stale(&self, age: Duration) -> Vec<u64> {
         let now = self.0.running.now();
-        let mut stale = Vec::new();
-        for (digest, claim) in self.lock().iter_mut() {
-            if matches!(claim, Claim::Left(since, _) if now.since(*since) >= age) {
-                *claim = Claim::Removing;
-                stale.push(digest.clone());
-            }
+        let left = self.left_since();
+        let stale = left.into_iter().filter(|(since, ..)| now.since(*since) >= age);
+        stale.filter_map(|(_, digest, _)| self.remove_if_left(&digest)).collect()
+    }
+
+    /// Removes what was left longest ago, until so many bytes are free. Tells what each took up.
+    /// Blocking.
+    pub fn remove_left(&self, bytes: u64) -> Vec<u64> {
+        let mut removed = Vec::new();
+        let mut left = self.left_since();
+        left.sort_unstable();
+        let mut left = left.into_iter();
+        while removed.iter().sum::<u64>() < bytes
+            && let Some((_, digest, _)) = left.next()
+        {
+            removed.extend(self.remove_if_left(&digest));
         }
-        for digest in &stale {
-            self.remove(digest);
+        removed
+    }
+
+    /// What was left when, and what it takes up, in bytes.
+    pub fn left_since(&self) -> Vec<(Moment, Digest, u64)> {
+        let of = |(digest, claim): (&Digest, &Claim)| match claim {
+            Claim::Left(since, _, hold) => Some((*since, digest.clone(), hold.bytes())),
+            Claim::Writing | Claim::Removing => None,
+        };
+        self.lock().iter().filter_map(of).collect()
+    }
+
+    /// Removes what was left of a digest, unless somebody has gone on with it. Tells what it took up.
+    fn remove_if_left(&self, digest: &Digest) -> Option<u64> {
+        let claim = match self.lock().get_mut(digest) {
+            Some(claim @ Claim::Left(..)) => std::mem::replace(claim, Claim::Removing),
+            Some(Claim::Writing | Claim::Removing) | None => return None,
+        };
+        self.remove(digest);
+        match claim {
+            Claim::Left(_, _, hold) => Some(hold.bytes()),
+            Claim::Writing | Claim::Removing => None,
         }
     }
 
-    fn partial(&self, digest: &Digest, path: PathBuf, file: File, fate: Fate) -> Partial {
-        let (file, fate) = (Arc::new(file), Mutex::new(fate));
-        Partial { file, path, digest: digest.clone(), downloads: self.clone(), fate }
+    fn partial(&self, digest: &Digest, file: File, fate: Fate, hold: Hold) -> Partial {
+        Partial {
+            file: Arc::new(file),
+            path: self.0.directory.download(digest),
+            digest: digest.clone(),
+            downloads: self.clone(),
+            fate: Mutex::new(fate),
+            hold: Mutex::new(hold),
+        }
     }
 
     fn take(&self, digest: &Digest) -> io::Result<()> {
@@ -200,6 +245,11 @@ impl Partial {
         &self.path
     }
 
+    /// The room that it has.
+    pub fn hold(&self) -> MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Leaves the file to the next writer, unless it is published. Blocking.
     ///
     /// # Errors
@@ -233,20 +283,31 @@ impl Drop for Partial {
         let fate = self.fate.get_mut().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(fate, Fate::Removed) {
             Fate::Published => self.downloads.release(&self.digest),
-            Fate::Left(note) if give_back(&self.file).is_ok_and(|written| written > 0) => {
-                let left = Claim::Left(self.downloads.0.running.now(), note);
-                self.downloads.lock().insert(self.digest.clone(), left);
-            }
-            Fate::Left(_) | Fate::Removed => self.remove(),
+            Fate::Left(note) => match give_back(&self.file) {
+                Ok(written) if written > 0 => self.leave_with(note, written),
+                Ok(_) | Err(_) => self.remove(),
+            },
+            Fate::Removed => self.remove(),
         }
     }
 }
 
 impl Partial {
+    fn leave_with(&self, note: Note, written: u64) {
+        let mut hold = self.hold().take();
+        hold.shrink(on_disk(written));
+        let left = Claim::Left(self.downloads.0.running.now(), note, hold);
+        self.downloads.lock().insert(self.digest.clone(), left);
+    }
+
     /// Removes the file, on a blocking thread where there is one.
     fn remove(&self) {
-        let leftover = Leftover { downloads: self.downloads.clone(), digest: self.digest.clone() };
         self.downloads.lock().insert(self.digest.clone(), Claim::Removing);
+        let leftover = Leftover {
+            downloads: self.downloads.clone(),
+            digest: self.digest.clone(),
+            _hold: self.hold().take(),
+        };
         // The last handle on a large file frees its blocks when it goes.
         let file = Arc::clone(&self.file);
         if let Ok(runtime) = Handle::try_current() {
@@ -259,6 +320,7 @@ impl Partial {
 struct Leftover {
     downloads: Downloads,
     digest: Digest,
+    _hold: Hold,
 }
 
 impl Drop for Leftover {

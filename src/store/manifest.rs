@@ -4,33 +4,67 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::Path,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
 };
 
 use bytes::Bytes;
 
-use super::{CannotTake, Shared};
+use super::{CannotTake, Shared, blocking, ledger::Hold, room::on_disk};
 use crate::oci::{Digest, MAX_MANIFEST_BYTES, Manifest};
 
 impl Shared {
-    /// Stores a manifest, or only what it lists when its file is there already. Blocking.
-    pub fn put_manifest(
+    /// Stores a manifest, or only what it lists when its file is there already.
+    pub async fn put_manifest(
+        self: &Arc<Self>,
+        digest: Digest,
+        manifest: Manifest,
+        bytes: Bytes,
+    ) -> Result<(), CannotTake> {
+        let hold = match self.memory.with(|table| table.size(&digest)) {
+            Some(_) => None,
+            None => Some(self.take_room(bytes.len() as u64).await?),
+        };
+        let store = Arc::clone(self);
+        let put = blocking(move || {
+            if store.is_there(&digest, &manifest, &bytes)? {
+                return Ok(());
+            }
+            store.publish_manifest(&digest, &manifest, &bytes, hold)
+        });
+        put.await.map_err(CannotTake::Failing)?
+    }
+
+    /// Whether a manifest is there; what it lists is known then. Blocking.
+    fn is_there(
         &self,
         digest: &Digest,
         manifest: &Manifest,
         bytes: &Bytes,
-    ) -> Result<(), CannotTake> {
+    ) -> Result<bool, CannotTake> {
         let size = bytes.len() as u64;
-        let there = self.open_file(digest);
-        let there = there.map_err(|error| self.room.failed(error))?;
-        if there.is_some_and(|reader| reader.size() == size) {
+        let there = self.open_file(digest).map_err(|error| self.room.failed(error))?;
+        let is_there = there.is_some_and(|reader| reader.size() == size);
+        if is_there {
             let now = self.running.now();
             self.memory.with(|table| table.put_manifest(digest, size, manifest, now));
-            return Ok(());
         }
+        Ok(is_there)
+    }
+
+    /// Writes a manifest to its place, and tells the table. Without a hold it takes the place of a
+    /// file that has just gone. Blocking.
+    fn publish_manifest(
+        &self,
+        digest: &Digest,
+        manifest: &Manifest,
+        bytes: &Bytes,
+        hold: Option<Hold>,
+    ) -> Result<(), CannotTake> {
+        let size = bytes.len() as u64;
+        let mut hold = hold.unwrap_or_else(|| self.room.ledger().hold(on_disk(size)));
         let number = self.manifests_written.fetch_add(1, Ordering::Relaxed);
         let path = self.directory.manifest_download(number);
-        let written = self.write_manifest(&path, bytes).and_then(|()| {
+        let written = self.write_manifest(&path, bytes, &mut hold).and_then(|()| {
             let published = self.publish_file(&path, digest, |table, now| {
                 table.put_manifest(digest, size, manifest, now);
             });
@@ -61,10 +95,15 @@ impl Shared {
         Ok(Some((manifest, bytes)))
     }
 
-    fn write_manifest(&self, path: &Path, bytes: &Bytes) -> Result<(), CannotTake> {
+    fn write_manifest(
+        &self,
+        path: &Path,
+        bytes: &Bytes,
+        hold: &mut Hold,
+    ) -> Result<(), CannotTake> {
         let create = File::create_new(path);
         let mut file = create.map_err(|error| self.room.failed(error))?;
-        self.room.reserve(&file, 0, bytes.len() as u64)?;
+        self.room.allocate(hold, &file, 0, bytes.len() as u64)?;
         let written = file.write_all(bytes).and_then(|()| file.sync_data());
         written.map_err(|error| self.room.failed(error))
     }

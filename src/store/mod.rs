@@ -20,22 +20,29 @@
 //!   synced, renamed, and the name synced.
 //! - **Nothing waits for the index.** Threads of their own write `index/` and `index.json` after
 //!   the fact; whatever they lose in a crash is found again in `blobs/` and `index.json`.
+//! - **The limits are kept before, not after**: whatever grows has taken its room beforehand, of which
+//!   an account is kept; where there is none, what was unused longest goes.
 //! - Making, moving and removing a file happens under the lock of its digest, together with the
 //!   change of the table.
 
 mod blob;
+mod budget;
 mod buffers;
 mod directory;
 mod downloads;
+mod eviction;
 mod examination;
 mod files;
 mod hashing;
 mod index;
 mod layout;
+mod ledger;
+mod making_room;
 mod manifest;
 mod memory;
 mod note;
 mod open;
+mod overhead;
 mod presence;
 mod rebuild;
 mod room;
@@ -56,6 +63,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 pub use self::blob::{BlobReader, BlobWriter, VerifiedBlob, WrongDigest};
 pub use self::buffers::PIECE;
@@ -115,7 +123,7 @@ pub enum OpenError {
 /// Why the store cannot take a blob; the caller passes the blob through instead.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotTake {
-    /// It would leave less than `cache.min_free`, or the disk is full.
+    /// It would pass `cache.max_size` or `cache.min_free`, or the disk is full.
     #[error("no room: {0}")]
     NoRoom(String),
     /// The disk fails, or another writer has the blob ([`io::ErrorKind::AlreadyExists`]).
@@ -152,6 +160,8 @@ struct Shared {
     buffers: Buffers,
     manifests_written: AtomicU64,
     room: Room,
+    /// With one permit: evictions take turns.
+    evictions: Arc<Semaphore>,
     running: RunningTime,
     expire_after: Option<Duration>,
     clock: Clock,
@@ -197,18 +207,14 @@ impl Store {
         digest: &Digest,
         size: Option<u64>,
     ) -> Result<BlobWriter, CannotTake> {
-        let (store, digest) = (Arc::clone(&self.0), digest.clone());
-        let created = blocking(move || BlobWriter::create(store, digest, size)).await;
-        created.map_err(CannotTake::Failing)?
+        BlobWriter::create(Arc::clone(&self.0), digest.clone(), size).await
     }
 
     /// Goes on with a blob of which an earlier writer, perhaps of an earlier life, left the
     /// beginning ([`BlobWriter::leave_to_next`]). `None`: there is nothing of use. What is there
     /// can be read at once; it is hashed meanwhile.
     pub async fn resume_blob(&self, digest: &Digest) -> Option<BlobWriter> {
-        let (store, of) = (Arc::clone(&self.0), digest.clone());
-        let resumed = blocking(move || BlobWriter::resume(store, of)).await;
-        let resumed = resumed.map_err(CannotTake::Failing).and_then(|resumed| resumed);
+        let resumed = BlobWriter::resume(Arc::clone(&self.0), digest.clone()).await;
         let resumed = resumed.inspect_err(|reason| {
             tracing::warn!(%digest, %reason, "cannot go on with a partial download");
         });
@@ -229,10 +235,7 @@ impl Store {
         manifest: &Manifest,
         bytes: &Bytes,
     ) -> Result<(), CannotTake> {
-        let (store, digest) = (Arc::clone(&self.0), digest.clone());
-        let (manifest, bytes) = (manifest.clone(), bytes.clone());
-        let put = blocking(move || store.put_manifest(&digest, &manifest, &bytes)).await;
-        put.map_err(CannotTake::Failing)?
+        self.0.put_manifest(digest.clone(), manifest.clone(), bytes.clone()).await
     }
 
     /// A stored manifest with its bytes, verified. `None`: not here, or here as a blob that is
@@ -384,7 +387,7 @@ impl Store {
         self.0.memory.with(|table| table.touch(digest, now));
     }
 
-    /// Begins to look for what was not used for `expire_after` of running time.
+    /// Begins to look for what was not used for `expire_after` of running time, or passes the limits.
     pub fn begin_sweep(&self) -> Sweep {
         Sweep::begin(Arc::clone(&self.0))
     }

@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::Semaphore;
+
 use super::{
     OpenError, Shared, Store,
     buffers::Buffers,
@@ -16,6 +18,7 @@ use super::{
     files::NameLocks,
     index::{self, Index, IndexKeeper, Trouble},
     layout::{self, LayoutKeeper},
+    ledger::Ledger,
     memory::Memory,
     rebuild,
     room::Room,
@@ -46,7 +49,8 @@ impl Store {
         let (directory, lock) = Directory::open(data_dir)?;
         let (index, mut table, before) = load_index(&directory);
         let running = RunningTime::resume(before, clock.clone());
-        let downloads = Downloads::open(&directory, running.clone());
+        let ledger = Ledger::default();
+        let downloads = Downloads::open(&directory, running.clone(), &ledger);
         let downloads = downloads.map_err(|error| cannot_open(&directory, &error))?;
         // The index may not have heard of it.
         for (digest, note) in downloads.left() {
@@ -54,14 +58,24 @@ impl Store {
         }
         let named = layout::read(&directory, &mut table, running.now());
         let named = named.map_err(|error| cannot_open(&directory, &error))?;
+        let memory = Memory::new(table, Arc::clone(&metrics));
+        let room = Room::new(
+            cache.clone(),
+            directory.clone(),
+            memory.clone(),
+            running.clone(),
+            ledger,
+            Arc::clone(&metrics),
+        );
         let shared = Arc::new(Shared {
             lock: Arc::new(lock),
-            memory: Memory::new(table, Arc::clone(&metrics)),
+            memory,
             names: NameLocks::new(),
             downloads,
             buffers: Buffers::default(),
             manifests_written: AtomicU64::new(0),
-            room: Room::new(cache.clone(), Arc::clone(&metrics)),
+            room,
+            evictions: Arc::new(Semaphore::new(1)),
             expire_after: cache.expire_after,
             keepers: Mutex::default(),
             directory,
@@ -82,7 +96,7 @@ impl Shared {
         if !named || self.lock.after_crash {
             layout::write(&self.directory, &self.memory)?;
         }
-        self.room.look(&self.directory)?;
+        self.room.look()?;
         self.room.succeeded();
         let keepers = vec![self.keep_index(index)?, self.keep_layout()?];
         *self.keepers.lock().unwrap_or_else(PoisonError::into_inner) = keepers;

@@ -1,57 +1,116 @@
-//! Room on the file system: what is free, what must stay free, and reserving the difference.
+//! Room on the disk: what is held and what is free, and taking of it what both limits leave.
 
 use std::{
     fs::File,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use rustix::{
-    fs::{FallocateFlags, StatVfs, fallocate, fstatvfs, statvfs},
+    fs::{FallocateFlags, StatVfs, fallocate, statvfs},
     io::Errno,
 };
 
-use super::{CannotTake, directory::Directory, memory::gauge};
+use super::{
+    CannotTake,
+    budget::{Budget, Goal, Short, Standing},
+    directory::Directory,
+    ledger::{Hold, Ledger},
+    memory::{Memory, gauge},
+    overhead::Overhead,
+    running::RunningTime,
+    table::BLOCK,
+};
 use crate::{config, metrics::Metrics};
 
-/// Reserves room for files, so that `min_free` stays free.
+/// The time in which at most half of the cache leaves for what another program takes of the disk,
+/// in running time.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Takes room for files, so that `max_size` and `min_free` are kept.
 #[derive(Debug)]
 pub struct Room {
-    cache: config::Cache,
+    directory: Directory,
+    memory: Memory,
+    running: RunningTime,
+    budget: Budget,
+    overhead: Overhead,
+    ledger: Ledger,
     metrics: Arc<Metrics>,
-    /// Held from looking how much is free to having taken some of it.
-    looking: Mutex<()>,
+    /// Held from looking how much there is to having taken some of it.
+    looking: Mutex<Day>,
+}
+
+/// The most that was held since a day began.
+#[derive(Debug, Default)]
+struct Day {
+    number: u64,
+    peak: u64,
 }
 
 impl Room {
-    /// Keeps `cache.min_free` free.
-    pub fn new(cache: config::Cache, metrics: Arc<Metrics>) -> Room {
-        Room { cache, metrics, looking: Mutex::default() }
+    /// Keeps the limits of `cache` in `directory`, whose blobs `memory` knows.
+    pub fn new(
+        cache: config::Cache,
+        directory: Directory,
+        memory: Memory,
+        running: RunningTime,
+        ledger: Ledger,
+        metrics: Arc<Metrics>,
+    ) -> Room {
+        let overhead = Overhead::new(directory.clone());
+        let (budget, looking) = (Budget::new(cache), Mutex::default());
+        Room { directory, memory, running, budget, overhead, ledger, metrics, looking }
     }
 
-    /// Reserves `length` bytes of `file` from `offset`, without changing its size. Blocking.
-    pub fn reserve(&self, file: &File, offset: u64, length: u64) -> Result<(), CannotTake> {
-        let _looking = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
-        let disk = fstatvfs(file).map_err(|error| self.failed(error.into()))?;
-        let free = self.show(&disk);
-        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-        let min_free = self.cache.min_free_bytes(total);
-        if free.saturating_sub(length) < min_free {
-            return Err(CannotTake::NoRoom(format!(
-                "{length} bytes are asked for, {free} are free and min_free is {min_free}"
-            )));
-        }
+    /// What is held by files that grow, or were left.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Takes room for a file of `bytes`, with what belongs to it. Blocking.
+    ///
+    /// # Errors
+    /// By how much it is too much; or what the disk says.
+    pub fn take(&self, bytes: u64) -> io::Result<Result<Hold, Short>> {
+        let wanted = on_disk(bytes);
+        let mut day = self.look_closely();
+        let standing = self.standing(&mut day)?;
+        let checked = self.budget.check(&standing, wanted);
+        Ok(checked.map(|()| self.ledger.hold(wanted)))
+    }
+
+    /// What has to go for a file of `bytes` to fit; `None`: for what is there. Blocking.
+    pub fn goal(&self, bytes: Option<u64>) -> io::Result<Goal> {
+        let mut day = self.look_closely();
+        let standing = self.standing(&mut day)?;
+        Ok(self.budget.goal(&standing, bytes.map_or(0, on_disk)))
+    }
+
+    /// Looks how much there is, for the metrics. Blocking.
+    pub fn look(&self) -> io::Result<()> {
+        self.standing(&mut self.look_closely()).map(drop)
+    }
+
+    /// Makes the file system set aside what is held for `file`, from `offset` on, without changing
+    /// the file's size. Blocking.
+    pub fn allocate(
+        &self,
+        hold: &mut Hold,
+        file: &File,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), CannotTake> {
         match allocate(file, offset, length) {
-            // The file system cannot reserve: the look above must do.
+            // It cannot set anything aside: what is held is not free, whatever it says.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            allocated => allocated.map_err(|error| self.failed(error.into())),
+            Err(error) => Err(self.failed(error.into())),
+            Ok(()) => {
+                hold.is_allocated();
+                Ok(())
+            }
         }
-    }
-
-    /// Looks how much is free, for the metrics. Blocking.
-    pub fn look(&self, directory: &Directory) -> io::Result<()> {
-        self.show(&statvfs(directory.path())?);
-        Ok(())
     }
 
     /// What an error of the disk means for the one that wanted to write.
@@ -76,11 +135,57 @@ impl Room {
         self.metrics.store_writable.set(1);
     }
 
+    fn look_closely(&self) -> MutexGuard<'_, Day> {
+        self.looking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn standing(&self, day: &mut Day) -> io::Result<Standing> {
+        let disk = statvfs(self.directory.path())?;
+        let growing = self.ledger.held();
+        let totals = self.memory.with(|table| table.totals());
+        // Blocks of another size round up further.
+        let block = disk.f_frsize.max(BLOCK);
+        let rounding = totals.blobs.saturating_mul(block.saturating_sub(BLOCK));
+        let blobs = totals.blocks.saturating_mul(BLOCK).saturating_add(rounding);
+        let fixed = self.overhead.bytes();
+        let held = blobs.saturating_add(growing).saturating_add(fixed);
+        day.see(self.running.now().seconds().into(), held);
+        let standing = Standing {
+            held,
+            fixed,
+            free: self.show(&disk).saturating_sub(self.ledger.unallocated()),
+            total: disk.f_blocks.saturating_mul(disk.f_frsize),
+            floor: day.floor(fixed),
+        };
+        self.metrics.store_limit_bytes.set(gauge(self.budget.limit(&standing)));
+        Ok(standing)
+    }
+
     fn show(&self, disk: &StatVfs) -> u64 {
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         self.metrics.store_free_bytes.set(gauge(free));
         free
     }
+}
+
+impl Day {
+    fn see(&mut self, running_seconds: u64, held: u64) {
+        let number = running_seconds / DAY.as_secs();
+        if number != self.number {
+            *self = Day { number, peak: 0 };
+        }
+        self.peak = self.peak.max(held);
+    }
+
+    /// Half of the most that was held, of which `fixed` never goes.
+    fn floor(&self, fixed: u64) -> u64 {
+        (self.peak.saturating_sub(fixed) / 2).saturating_add(fixed)
+    }
+}
+
+/// What a growing file of `bytes` and the note beside it take up on disk.
+pub fn on_disk(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK).saturating_add(1).saturating_mul(BLOCK)
 }
 
 /// Whether the disk, or a quota on it, is full.

@@ -21,6 +21,9 @@ pub enum Keep {
     For(Duration),
     /// Until its room is needed.
     WhileThereIsRoom,
+    /// Whatever room is needed.
+    #[cfg_attr(not(test), expect(dead_code, reason = "nothing can be pinned yet"))]
+    Always,
 }
 
 impl Table {

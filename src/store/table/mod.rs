@@ -22,14 +22,13 @@ use std::{collections::HashMap, sync::Arc};
 pub use changes::{Batch, BlobRow, ManifestRow, PointerRow, ProofRow};
 pub use keeping::{Keep, Keeping};
 pub use names::{LayoutEntry, Pointer, Proof};
-pub use slots::Kind;
-pub use usage::Aged;
+pub use slots::{Id, Kind};
 pub use visibility::Verdict;
 
 use self::{
     changes::Changes,
     names::{RepositoryId, RepositorySlot},
-    slots::{Id, ManifestSlot, Slots},
+    slots::{ManifestSlot, Slots},
     visibility::Verdicts,
 };
 use super::running::Moment;
@@ -51,7 +50,12 @@ pub struct Table {
 pub struct Totals {
     pub blobs: u64,
     pub bytes: u64,
+    /// What the files take up on disk, in [`BLOCK`]s.
+    pub blocks: u64,
 }
+
+/// The block of almost every file system, in bytes.
+pub const BLOCK: u64 = 4096;
 
 impl Table {
     /// What the files add up to.
@@ -221,12 +225,11 @@ impl Table {
             return;
         };
         if slot.present {
-            self.totals.bytes = self.totals.bytes.saturating_sub(slot.size);
+            self.totals.leave(slot.size);
         } else {
-            self.totals.blobs += 1;
             slot.remembered_use = slot.last_use;
         }
-        self.totals.bytes = self.totals.bytes.saturating_add(size);
+        self.totals.enter(size);
         slot.present = true;
         slot.seen = true;
         slot.size = size;
@@ -243,8 +246,7 @@ impl Table {
             return;
         }
         slot.present = false;
-        self.totals.blobs = self.totals.blobs.saturating_sub(1);
-        self.totals.bytes = self.totals.bytes.saturating_sub(slot.size);
+        self.totals.leave(slot.size);
         let shown = slot.manifest.is_some();
         self.changes.lost.push(slot.digest.clone());
         self.changes.layout |= shown;
@@ -292,6 +294,20 @@ impl Table {
         if self.slots.get(id).is_some_and(slots::Slot::is_idle) {
             self.slots.release(id);
         }
+    }
+}
+
+impl Totals {
+    fn enter(&mut self, size: u64) {
+        self.blobs = self.blobs.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(size);
+        self.blocks = self.blocks.saturating_add(size.div_ceil(BLOCK));
+    }
+
+    fn leave(&mut self, size: u64) {
+        self.blobs = self.blobs.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(size);
+        self.blocks = self.blocks.saturating_sub(size.div_ceil(BLOCK));
     }
 }
 

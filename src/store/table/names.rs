@@ -1,7 +1,7 @@
 //! Tags and lists of referrers, and in which repositories upstream showed which digest.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::SystemTime,
 };
@@ -244,6 +244,12 @@ impl Table {
             slot.pointers.keys().cloned().map(move |pointer| (id, pointer)).collect::<Vec<_>>()
         };
         repositories.flat_map(named)
+    }
+
+    /// The registries of these repositories.
+    pub(super) fn registries(&self, repositories: &HashSet<RepositoryId>) -> HashSet<Registry> {
+        let slots = repositories.iter().filter_map(|id| self.repositories.get(id.index()));
+        slots.map(|slot| slot.repository.registry().clone()).collect()
     }
 
     /// Whether one of these repositories is of one of the registries.

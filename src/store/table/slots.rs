@@ -149,6 +149,12 @@ impl Slots {
 }
 
 impl Id {
+    /// For tests that need no slots.
+    #[cfg(test)]
+    pub fn numbered(number: u32) -> Id {
+        Id(number)
+    }
+
     fn index(self) -> usize {
         self.0 as usize
     }

@@ -3,7 +3,10 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::oci::Algorithm;
+use crate::{
+    oci::Algorithm,
+    store::{budget::Goal, eviction::Selection},
+};
 
 impl Table {
     /// What a manifest lists, in order. `None`: it is no manifest, or its file was not read yet.
@@ -90,7 +93,7 @@ fn forgetting_everything_leaves_nothing() {
     table.put_blob(&digest("a"), 30, at(2));
     table.point(&repository, &tag, &tagged("index", 1), at(2));
     table.prove(&repository, &digest("a"), Proof::Blob, at(2));
-    assert_eq!(table.totals(), Totals { blobs: 3, bytes: 60 });
+    assert_eq!(table.totals(), Totals { blobs: 3, bytes: 60, blocks: 3 });
     for name in ["index", "image", "a"] {
         table.forget(&digest(name));
     }
@@ -146,7 +149,10 @@ fn nothing_is_older_than_what_lists_it() {
     table.put_blob(&digest("a"), 1, at(1));
     table.put_manifest(&digest("image"), 1, &image(&["a"]), at(5));
     table.put_manifest(&digest("index"), 1, &index(&["image"]), at(9));
-    let unused = |table: &Table, name| table.unused(&digest(name), at(100)).unwrap().as_secs();
+    let unused = |table: &Table, name| {
+        let slot = table.slots.of(&digest(name)).unwrap();
+        at(100).since(slot.last_use).as_secs()
+    };
     for name in ["a", "image", "index"] {
         assert_eq!(unused(&table, name), 91);
     }
@@ -172,6 +178,27 @@ fn nesting_counts_the_longest_chain_of_indexes() {
         table.put_manifest(&digest(&format!("i{n}")), 1, &index(&[&below]), at(1));
     }
     assert_eq!(table.nesting_above(&digest("image")), MAX_NESTING + 1);
+}
+
+/// Where only the order of one moment tells, as after a pull by tag.
+#[test]
+fn what_lists_others_goes_first() {
+    let mut table = Table::default();
+    table.put_blob(&digest("a"), 1, at(1));
+    table.put_manifest(&digest("image"), 1, &image(&["a"]), at(1));
+    table.put_manifest(&digest("inner"), 1, &index(&["image"]), at(1));
+    table.put_manifest(&digest("outer"), 1, &index(&["inner", "image"]), at(1));
+    let goal = Goal { size: u64::MAX, ..Goal::default() };
+    let mut selection = Selection::new(goal, None);
+    assert!(table.consider(0, 3, &Keeping::default(), at(2), &mut selection));
+    assert!(!table.consider(3, 9, &Keeping::default(), at(2), &mut selection));
+    let victims = selection.finish();
+    let names = victims.iter().map(|victim| table.still_unused(victim).unwrap().0);
+    assert_eq!(names.collect::<Vec<_>>(), ["outer", "inner", "image", "a"].map(digest));
+    table.touch(&digest("image"), at(3));
+    let still: Vec<bool> =
+        victims.iter().map(|victim| table.still_unused(victim).is_some()).collect();
+    assert_eq!(still, [true, true, false, false]);
 }
 
 #[test]
@@ -203,8 +230,9 @@ fn a_list_of_referrers_is_an_answer_and_no_content() {
     let none = std::time::Duration::ZERO;
     let unreachable = vec![repository.registry().clone()];
     let keeping = Keeping { expire_after: Some(none), unreachable };
-    let aged = table.aged(0, 9, none, &keeping, at(2)).unwrap();
-    assert!(aged.iter().all(|aged| aged.keep == Keep::WhileThereIsRoom), "{aged:?}");
+    let mut selection = Selection::new(Goal::default(), Some(none));
+    assert!(!table.consider(0, 9, &keeping, at(2), &mut selection));
+    assert_eq!(selection.finish(), []);
 
     table.prove(&repository, &digest("list"), Proof::Manifest, at(2));
     table.point(&repository, &referrers, &tagged("list", 2), at(2));

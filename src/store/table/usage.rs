@@ -1,30 +1,24 @@
 //! When things were last used, and what nobody used for long.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
-    Kind, Table,
-    keeping::{Keep, Keeping},
+    BLOCK, Kind, Table,
+    keeping::Keeping,
+    names::RepositoryId,
     slots::{Id, Slot},
 };
 use crate::{
-    oci::{Digest, MAX_NESTING},
-    store::{TOUCH_INTERVAL, running::Moment},
+    oci::{Digest, MAX_NESTING, Registry},
+    store::{
+        TOUCH_INTERVAL,
+        eviction::{Candidate, Selection, Victim},
+        running::Moment,
+    },
 };
 
 /// Levels from the highest manifest down to a layer.
 pub(super) const MAX_LEVELS: u32 = MAX_NESTING + 2;
-
-/// A digest, and how long nobody used it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Aged {
-    pub digest: Digest,
-    pub unused: Duration,
-    /// What it lists, when it is a manifest.
-    pub kind: Option<Kind>,
-    /// How long it is kept unused.
-    pub keep: Keep,
-}
 
 impl Table {
     /// A digest is used now, and with it everything below.
@@ -34,33 +28,50 @@ impl Table {
         }
     }
 
-    /// How long nobody used a digest. `None`: it is not known.
-    pub fn unused(&self, digest: &Digest, now: Moment) -> Option<Duration> {
-        Some(now.since(self.slots.of(digest)?.last_use))
+    /// Shows the `count` slots from number `from` to a selection. Tells whether there are more.
+    pub fn consider(
+        &self,
+        from: usize,
+        count: usize,
+        keeping: &Keeping,
+        now: Moment,
+        selection: &mut Selection,
+    ) -> bool {
+        for (id, slot) in self.slots.range(from, count).filter(|(_, slot)| is_own(slot)) {
+            let (last_use, rank) = (slot.last_use, self.rank(slot));
+            let disk =
+                if slot.present { slot.size.div_ceil(BLOCK).saturating_mul(BLOCK) } else { 0 };
+            let candidate = Candidate { last_use, rank, id, disk };
+            selection.consider(candidate, now.since(last_use), || self.keep(id, keeping));
+        }
+        from.saturating_add(count) < self.slots.end()
     }
 
-    /// Among the `count` slots from number `from`, those that nobody used for `limit`. `None`:
-    /// there are no more slots.
-    pub fn aged(
+    /// A victim by name, and its size, unless it was used since it was chosen, or is gone.
+    pub fn still_unused(&self, victim: &Victim) -> Option<(Digest, Option<u64>)> {
+        let slot = self.slots.get(victim.id)?;
+        let is_unused = slot.last_use == victim.last_use;
+        is_unused.then(|| (slot.digest.clone(), slot.present.then_some(slot.size)))
+    }
+
+    /// Among the `count` slots from number `from`, the registries of those that nobody used for
+    /// `limit`. What lists something is no younger than it, so that this finds the registries of
+    /// whatever stands above, too. `None`: there are no more slots.
+    pub fn registries_unused(
         &self,
         from: usize,
         count: usize,
         limit: Duration,
-        keeping: &Keeping,
         now: Moment,
-    ) -> Option<Vec<Aged>> {
+    ) -> Option<HashSet<Registry>> {
         if from >= self.slots.end() {
             return None;
         }
-        let slots = self.slots.range(from, count);
-        let aged = slots.filter(|(_, slot)| is_own(slot) && now.since(slot.last_use) >= limit);
-        let aged = aged.map(|(id, slot)| Aged {
-            digest: slot.digest.clone(),
-            unused: now.since(slot.last_use),
-            kind: slot.manifest.as_ref().map(|manifest| manifest.kind),
-            keep: self.keep(id, keeping),
-        });
-        Some(aged.collect())
+        let slots = self.slots.range(from, count).map(|(_, slot)| slot);
+        let unused = slots.filter(|slot| now.since(slot.last_use) >= limit);
+        let repositories: HashSet<RepositoryId> =
+            unused.flat_map(|slot| slot.repositories.iter().copied()).collect();
+        Some(self.registries(&repositories))
     }
 
     /// Raises the last use of a digest and of everything it lists. Stops where the last use is
@@ -79,6 +90,35 @@ impl Table {
             }
             level = below;
         }
+    }
+
+    /// The place among what was last used at the same time: what lists others goes before them.
+    fn rank(&self, slot: &Slot) -> u8 {
+        let level = match slot.manifest.as_ref().map(|manifest| manifest.kind) {
+            None => 0,
+            Some(Kind::Image) => 1,
+            Some(Kind::Index) => self.levels_of_indexes(slot).saturating_add(1),
+            // Nobody knows what it lists.
+            Some(Kind::Unread) => MAX_LEVELS.saturating_add(1),
+        };
+        u8::MAX.saturating_sub(u8::try_from(level).unwrap_or(u8::MAX))
+    }
+
+    /// In the longest chain from this index down, itself included.
+    fn levels_of_indexes(&self, index: &Slot) -> u32 {
+        let mut levels = 0;
+        let mut level = vec![index];
+        while !level.is_empty() && levels < MAX_LEVELS {
+            levels += 1;
+            let manifests = level.iter().filter_map(|slot| slot.manifest.as_ref());
+            let ids = manifests.flat_map(|manifest| manifest.children.iter().copied());
+            let mut ids: Vec<Id> = ids.collect();
+            ids.sort_unstable();
+            ids.dedup();
+            let children = ids.into_iter().filter_map(|id| self.slots.get(id));
+            level = children.filter(|slot| slot.is(Kind::Index)).collect();
+        }
+        levels
     }
 
     /// Tells whether the last use was earlier.

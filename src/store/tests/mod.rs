@@ -5,6 +5,7 @@ mod damage;
 mod expiry;
 mod left;
 mod names;
+mod room;
 
 use std::{
     fs,
@@ -131,6 +132,7 @@ impl TestStore {
 
 fn cache() -> Cache {
     Cache {
+        max_size: Size::Percent(100),
         min_free: Some(Size::Bytes(0)),
         expire_after: Some(90 * DAY),
         sweep_interval: Duration::from_secs(600),

@@ -1,0 +1,191 @@
+//! Room for what is about to be fetched: taken if it is there, made by an eviction if it is not.
+//!
+//! Evictions take turns. Who needs one waits until there is room enough for what it wants; the
+//! eviction goes on to its low marks behind its back, and lets others have what it makes.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    CannotTake, Shared, blocking,
+    budget::{Goal, Short},
+    eviction::{Selection, Victim},
+    ledger::Hold,
+    running::Moment,
+    table::Keeping,
+};
+
+/// How long room is waited for that others may give back: who waits has a client that waits.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Blobs removed before those who wait look again.
+const REMOVALS: usize = 64;
+
+impl Shared {
+    /// Takes room for a file of `bytes`.
+    ///
+    /// # Errors
+    /// When there is none, none can be made, and none is given back in a little while.
+    pub async fn take_room(self: &Arc<Self>, bytes: u64) -> Result<Hold, CannotTake> {
+        let patience = Instant::now() + PATIENCE;
+        loop {
+            let mut returned = pin!(self.room.ledger().returned());
+            returned.as_mut().enable();
+            let short = match self.try_take_room(bytes).await? {
+                Ok(hold) => return Ok(hold),
+                Err(short) if short.for_good || Instant::now() >= patience => {
+                    return Err(no_room(bytes, &short));
+                }
+                Err(short) => short,
+            };
+            tokio::select! {
+                made = self.make_room(bytes) => {
+                    // Those who fill files now may give back what they hold.
+                    let may_return = self.room.ledger().held() >= short.by;
+                    match made? {
+                        true => continue,
+                        false if may_return => {}
+                        false => return Err(no_room(bytes, &short)),
+                    }
+                }
+                () = &mut returned => continue,
+                () = sleep_until(patience) => continue,
+            }
+            // What is given back is found by the next look, which is the last one after this time.
+            let _ = tokio::time::timeout_at(patience, returned).await;
+        }
+    }
+
+    async fn try_take_room(
+        self: &Arc<Self>,
+        bytes: u64,
+    ) -> Result<Result<Hold, Short>, CannotTake> {
+        let store = Arc::clone(self);
+        let taken = blocking(move || store.room.take(bytes)).await;
+        taken.and_then(|taken| taken).map_err(|error| self.room.failed(error))
+    }
+
+    /// Waits for its turn, and then until an eviction has made room, if it can. Tells whether it
+    /// has made any.
+    async fn make_room(self: &Arc<Self>, bytes: u64) -> Result<bool, CannotTake> {
+        let turn = self.turn_to_evict().await;
+        let (enough, is_enough) = oneshot::channel();
+        let store = Arc::clone(self);
+        let evict = move || {
+            let _turn = turn;
+            store.evict_for(bytes, enough);
+        };
+        // It goes on when this future is dropped, and tells of its end by the channel.
+        drop(tokio::task::spawn_blocking(evict));
+        Ok(is_enough.await.unwrap_or(false))
+    }
+
+    /// `None` at the very end, when nobody gives turns any more.
+    pub(super) async fn turn_to_evict(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.evictions).acquire_owned().await.ok()
+    }
+
+    /// Evicts for a file of `bytes`, and says when there is enough room for it. Blocking.
+    fn evict_for(&self, bytes: u64, enough: oneshot::Sender<bool>) {
+        let goal = match self.room.goal(Some(bytes)) {
+            Ok(goal) => goal,
+            Err(error) => return tracing::warn!(%error, "cannot look for room"),
+        };
+        let mut waiting = Waiting { least: goal.least, enough: Some(enough) };
+        if goal.least == 0 {
+            return waiting.see(0);
+        }
+        if !goal.is_of_use() {
+            return;
+        }
+        let partials = self.evict_partials(&goal);
+        waiting.see(partials);
+        let selection = Selection::new(goal.less(partials), None);
+        let victims = self.select(selection, &self.keeping(Vec::new()), self.running.now());
+        let begun = std::time::Instant::now();
+        let evicted = self.remove(&victims, |evicted| {
+            waiting.see(partials.saturating_add(evicted));
+        });
+        if evicted > 0 {
+            tracing::info!(
+                blobs = victims.len(),
+                bytes = evicted,
+                elapsed = ?begun.elapsed(),
+                "made room for {bytes} bytes"
+            );
+        }
+    }
+
+    /// Removes what was left half-done, oldest first, and tells how many bytes that were. Blocking.
+    pub(super) fn evict_partials(&self, goal: &Goal) -> u64 {
+        let removed = self.downloads.remove_left(goal.bytes());
+        self.count_partials(&removed);
+        removed.iter().sum()
+    }
+
+    /// What is to go, of all there is. Blocking; the table is locked for a step at a time.
+    pub(super) fn select(
+        &self,
+        mut selection: Selection,
+        keeping: &Keeping,
+        now: Moment,
+    ) -> Vec<Victim> {
+        let mut step = |from| {
+            self.memory.with(|table| table.consider(from, STEP, keeping, now, &mut selection))
+        };
+        for from in (0..).step_by(STEP) {
+            if !step(from) {
+                break;
+            }
+        }
+        selection.finish()
+    }
+
+    /// Removes what nobody has used since it was chosen; says after every few, and at the end, how
+    /// many bytes of the disk that were. Blocking.
+    pub(super) fn remove(&self, victims: &[Victim], mut progress: impl FnMut(u64)) -> u64 {
+        let mut removed: u64 = 0;
+        for some in victims.chunks(REMOVALS) {
+            for victim in some {
+                match self.remove_one(victim) {
+                    Ok(bytes) => removed = removed.saturating_add(bytes),
+                    Err(error) => tracing::warn!(%error, "cannot remove a blob"),
+                }
+                progress(removed);
+            }
+            self.room.ledger().notify();
+        }
+        removed
+    }
+}
+
+/// Slots looked at under one lock.
+const STEP: usize = 4096;
+
+/// Somebody who needs so much, until it is there.
+struct Waiting {
+    least: u64,
+    enough: Option<oneshot::Sender<bool>>,
+}
+
+impl Waiting {
+    fn see(&mut self, bytes: u64) {
+        if bytes >= self.least
+            && let Some(enough) = self.enough.take()
+        {
+            // Who has gone meanwhile need not know.
+            let _ = enough.send(true);
+        }
+    }
+}
+
+fn no_room(bytes: u64, short: &Short) -> CannotTake {
+    let Short { by, key, allowed, .. } = short;
+    CannotTake::NoRoom(format!(
+        "{bytes} bytes are {by} more than fit, with cache.{key} at {allowed} bytes"
+    ))
+}
