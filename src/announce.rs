@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 
 use crate::{
     Larder,
-    config::{Config, Listen, Upstream},
+    config::{self, Config, Listen, Size, Upstream},
 };
 
 /// Logs where Larder listens, where its data is, its budget and what it mirrors.
@@ -48,7 +48,8 @@ fn budget(config: &Config) -> String {
     let data_dir = config.data_dir.display();
     let kept_free = match total_space(&config.data_dir) {
         Ok(total) => format!(
-            "keeps {} free of {}",
+            "{}, keeps {} free of {}",
+            may_hold(&config.cache),
             ByteSize(config.cache.min_free_bytes(total)).display().iec(),
             ByteSize(total).display().iec()
         ),
@@ -59,6 +60,14 @@ fn budget(config: &Config) -> String {
         None => "forgets nothing by age".to_owned(),
     };
     format!("data in {data_dir}: {kept_free}, {forgets}")
+}
+
+/// A part of what it holds plus what is free changes with what others take of the disk.
+fn may_hold(cache: &config::Cache) -> String {
+    match cache.max_size {
+        Size::Bytes(bytes) => format!("holds at most {}", ByteSize(bytes).display().iec()),
+        Size::Percent(part) => format!("holds at most {part} % of its own and the free space"),
+    }
 }
 
 /// In days where they are whole: people write `90d`, not `2months 29days 2h`.

@@ -2,15 +2,35 @@
 
 use std::{collections::BTreeMap, env, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
+use bytesize::ByteSize;
+
 use crate::{
-    config::{Config, CredentialSource, DockerConfig, DockerLogin, Endpoint},
+    config::{Config, CredentialSource, DockerConfig, DockerLogin, Endpoint, Size},
     oci::Registry,
 };
+
+/// Layers of this size are common.
+const SMALL_CACHE: u64 = 1 << 30;
 
 /// One line each. Looks for programs on the disk.
 pub(super) fn of(config: &Config) -> impl Iterator<Item = String> {
     let read = config.warnings.iter().cloned();
-    read.chain(config.exposed_accounts()).chain(missing_helpers(config))
+    read.chain(config.exposed_accounts()).chain(missing_helpers(config)).chain(small_cache(config))
+}
+
+/// A cache that holds hardly an image.
+fn small_cache(config: &Config) -> Option<String> {
+    let Size::Bytes(limit) = config.cache.max_size else {
+        return None;
+    };
+    (limit < SMALL_CACHE).then(|| {
+        let place = config.written_at.place("cache.max_size");
+        let (limit, least) =
+            (ByteSize(limit).display().iec(), ByteSize(SMALL_CACHE).display().iec());
+        format!(
+            "{place}: {limit} is less than {least}: larger layers are passed through and not kept"
+        )
+    })
 }
 
 /// A warning for each credential helper that is not there.

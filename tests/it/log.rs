@@ -28,7 +28,8 @@ async fn a_start_is_announced() {
     for part in [
         &format!("listens on http://{}", daemon.client().address()),
         &format!("http://{}", daemon.admin().address()),
-        &format!("data in {}: keeps 1.0 MiB free of ", daemon.data_dir().display()),
+        &format!("data in {}: holds at most 80 % of ", daemon.data_dir().display()),
+        "keeps 1.0 MiB free of ",
         "forgets what nobody pulled for 90d",
         "mirrors docker.io",
     ] {
@@ -46,7 +47,7 @@ async fn a_start_without_a_file_mirrors_docker_hub_and_others() {
     let log = daemon.log();
     let data_dir = daemon.directory().join("larder");
     for part in [
-        &format!("data in {}: keeps ", data_dir.display()),
+        &format!("data in {}: holds at most 80 % of ", data_dir.display()),
         "forgets nothing by age",
         "mirrors docker.io, and by name: ghcr.io, quay.io, registry.k8s.io, ",
     ] {

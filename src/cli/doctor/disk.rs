@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 
 use super::report::{Row, Section};
 use crate::{
-    config,
+    config::{self, Size},
     finding::{Findings, Verdict},
     store::{Disk, DiskKind, existing_part, try_writing},
 };
@@ -45,6 +45,7 @@ fn look(data_dir: &Path, cache: &config::Cache, findings: &mut Findings) {
         Ok(disk) => {
             findings.end(kind_verdict(disk.kind));
             findings.note("free", space_verdict(&disk, cache));
+            findings.note("limit", limit_verdict(&disk, cache));
             findings.note("files", files_verdict(&disk));
         }
         Err(error) => findings.end(cannot_tell(&error)),
@@ -73,7 +74,6 @@ fn kind_verdict(kind: DiskKind) -> Verdict {
 
 fn space_verdict(disk: &Disk, cache: &config::Cache) -> Verdict {
     let min_free = cache.min_free_bytes(disk.total);
-    let size = |bytes| ByteSize::b(bytes).display().iec();
     let said = format!(
         "{} of {}; {} stay free (cache.min_free)",
         size(disk.free),
@@ -84,6 +84,27 @@ fn space_verdict(disk: &Disk, cache: &config::Cache) -> Verdict {
         true => Verdict::good(said),
         false => Verdict::bad(format!("{said}: nothing more is kept; make room")),
     }
+}
+
+fn limit_verdict(disk: &Disk, cache: &config::Cache) -> Verdict {
+    match cache.max_size {
+        Size::Percent(part) => {
+            Verdict::good(format!("{part} % of what is held and what is free (cache.max_size)"))
+        }
+        Size::Bytes(limit)
+            if limit.saturating_add(cache.min_free_bytes(disk.total)) > disk.total =>
+        {
+            let (limit, total) = (size(limit), size(disk.total));
+            Verdict::doubtful(format!(
+                "{limit} (cache.max_size) and cache.min_free are more than the {total} of the disk"
+            ))
+        }
+        Size::Bytes(limit) => Verdict::good(format!("{} (cache.max_size)", size(limit))),
+    }
+}
+
+fn size(bytes: u64) -> impl std::fmt::Display {
+    ByteSize::b(bytes).display().iec()
 }
 
 fn files_verdict(disk: &Disk) -> Verdict {
@@ -117,6 +138,14 @@ mod tests {
             "6.0 GiB of 100.0 GiB; 5.0 GiB stay free (cache.min_free)"
         );
         assert_eq!(space(5 * gib).outcome, Outcome::Bad);
+        let limit = |max_size| {
+            let cache = config::Cache { max_size, ..cache.clone() };
+            limit_verdict(&disk(gib, None), &cache)
+        };
+        assert!(limit(Size::Percent(80)).detail.starts_with("80 % of what is held"));
+        assert_eq!(limit(Size::Bytes(95 * gib)).detail, "95.0 GiB (cache.max_size)");
+        assert_eq!(limit(Size::Bytes(95 * gib)).outcome, Outcome::Good);
+        assert_eq!(limit(Size::Bytes(96 * gib)).outcome, Outcome::Doubtful);
         let files = |free| files_verdict(&disk(gib, free)).outcome;
         assert_eq!(files(None), Outcome::Good);
         assert_eq!(files(Some(10_000)), Outcome::Good);
