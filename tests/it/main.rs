@@ -18,6 +18,7 @@ mod admin_token;
 mod ahead;
 mod architecture;
 mod auth;
+mod budget;
 mod catalog;
 mod chaos;
 mod config;
