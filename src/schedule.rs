@@ -12,6 +12,8 @@ pub(crate) async fn sweep(mirror: Arc<Mirror>, interval: Duration) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        mirror.sweep().await;
+        if let Err(error) = mirror.sweep().await {
+            tracing::warn!(%error, "a sweep did not end well");
+        }
     }
 }

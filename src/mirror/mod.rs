@@ -28,7 +28,8 @@ mod sharing;
 mod tag;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -49,7 +50,7 @@ use crate::{
     config::{self, Config},
     metrics::Metrics,
     oci::{Digest, Registry, Repository},
-    store::Store,
+    store::{Plan, Store, Swept},
     upstream::Upstream,
 };
 use blob::SizeFlights;
@@ -205,16 +206,34 @@ impl Mirror {
 
     /// Lets go of what nobody pulled for `cache.expire_after`, but of nothing that belongs to a
     /// registry which cannot be reached now; and of what passes the limits.
-    pub async fn sweep(&self) {
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn sweep(&self) -> io::Result<Swept> {
         let sweep = self.store.begin_sweep();
+        let unreachable = self.unreachable(sweep.concerned().await).await;
+        sweep.run(&unreachable).await
+    }
+
+    /// What [`Mirror::sweep`] would let go of.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn plan_sweep(&self) -> io::Result<Plan> {
+        let sweep = self.store.begin_sweep();
+        let unreachable = self.unreachable(sweep.concerned().await).await;
+        sweep.plan(&unreachable).await
+    }
+
+    /// Those of these registries that cannot be reached now.
+    async fn unreachable(&self, registries: HashSet<Registry>) -> Vec<Registry> {
         let mut unreachable = Vec::new();
-        let concerned = sweep.concerned().await;
         for (registry, mirrored) in &self.registries {
-            if concerned.contains(registry) && !mirrored.upstream.probe(PROBE_TIMEOUT).await {
+            if registries.contains(registry) && !mirrored.upstream.probe(PROBE_TIMEOUT).await {
                 unreachable.push(registry.clone());
             }
         }
-        sweep.run(&unreachable).await;
+        unreachable
     }
 
     fn mirrored(&self, repository: &Repository) -> Result<&Mirrored, Error> {

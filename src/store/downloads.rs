@@ -21,6 +21,10 @@ use super::{
 };
 use crate::oci::Digest;
 
+/// How long a partial download is kept that nobody goes on with, in running time since it was left
+/// or found at a start. A pull that broke is tried again within minutes, or the next morning.
+const LIFE: Duration = Duration::from_secs(24 * 3600);
+
 /// Who writes which digest; clones share it.
 #[derive(Clone, Debug)]
 pub struct Downloads(Arc<Claims>);
@@ -139,12 +143,11 @@ impl Downloads {
         Ok(Some(Left { partial, note, written }))
     }
 
-    /// Removes what was left for `age` of running time or longer. Tells what each took up, in bytes.
-    /// Blocking.
-    pub fn remove_stale(&self, age: Duration) -> Vec<u64> {
+    /// Removes what nobody went on with for long. Tells what each took up, in bytes. Blocking.
+    pub fn remove_stale(&self) -> Vec<u64> {
         let now = self.0.running.now();
         let left = self.left_since();
-        let stale = left.into_iter().filter(|(since, ..)| now.since(*since) >= age);
+        let stale = left.into_iter().filter(|(since, ..)| self.is_stale(*since, now));
         stale.filter_map(|(_, digest, _)| self.remove_if_left(&digest)).collect()
     }
 
@@ -152,9 +155,7 @@ impl Downloads {
     /// Blocking.
     pub fn remove_left(&self, bytes: u64) -> Vec<u64> {
         let mut removed = Vec::new();
-        let mut left = self.left_since();
-        left.sort_unstable();
-        let mut left = left.into_iter();
+        let mut left = self.left_since().into_iter();
         while removed.iter().sum::<u64>() < bytes
             && let Some((_, digest, _)) = left.next()
         {
@@ -163,13 +164,20 @@ impl Downloads {
         removed
     }
 
-    /// What was left when, and what it takes up, in bytes.
+    /// What was left when, and what it takes up, in bytes; the oldest first.
     pub fn left_since(&self) -> Vec<(Moment, Digest, u64)> {
         let of = |(digest, claim): (&Digest, &Claim)| match claim {
             Claim::Left(since, _, hold) => Some((*since, digest.clone(), hold.bytes())),
             Claim::Writing | Claim::Removing => None,
         };
-        self.lock().iter().filter_map(of).collect()
+        let mut left: Vec<_> = self.lock().iter().filter_map(of).collect();
+        left.sort_unstable();
+        left
+    }
+
+    /// Whether what was left `since` is of no use `now`.
+    pub fn is_stale(&self, since: Moment, now: Moment) -> bool {
+        now.since(since) >= LIFE
     }
 
     /// Removes what was left of a digest, unless somebody has gone on with it. Tells what it took up.

@@ -16,6 +16,7 @@ use super::{
     eviction::{Selection, Victim},
     ledger::Hold,
     running::Moment,
+    swept::{Count, Swept},
     table::Keeping,
 };
 
@@ -24,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Blobs removed before those who wait look again.
 const REMOVALS: usize = 64;
+
+/// Slots looked at under one lock.
+const STEP: usize = 4096;
 
 impl Shared {
     /// Takes room for a file of `bytes`.
@@ -102,28 +106,24 @@ impl Shared {
         if !goal.is_of_use() {
             return;
         }
-        let partials = self.evict_partials(&goal);
+        let mut swept = Swept::default();
+        let partials = self.evict_partials(&goal, &mut swept);
         waiting.see(partials);
         let selection = Selection::new(goal.less(partials), None);
         let victims = self.select(selection, &self.keeping(Vec::new()), self.running.now());
-        let begun = std::time::Instant::now();
-        let evicted = self.remove(&victims, |evicted| {
-            waiting.see(partials.saturating_add(evicted));
+        self.remove(&victims, &mut swept, |removed| {
+            waiting.see(partials.saturating_add(removed));
         });
-        if evicted > 0 {
-            tracing::info!(
-                blobs = victims.len(),
-                bytes = evicted,
-                elapsed = ?begun.elapsed(),
-                "made room for {bytes} bytes"
-            );
+        let Count { blobs, bytes: evicted } = swept.total();
+        if blobs > 0 {
+            tracing::info!(blobs, bytes = evicted, "made room for a file of {bytes} bytes");
         }
     }
 
     /// Removes what was left half-done, oldest first, and tells how many bytes that were. Blocking.
-    pub(super) fn evict_partials(&self, goal: &Goal) -> u64 {
+    pub(super) fn evict_partials(&self, goal: &Goal, swept: &mut Swept) -> u64 {
         let removed = self.downloads.remove_left(goal.bytes());
-        self.count_partials(&removed);
+        self.count_partials(&removed, swept);
         removed.iter().sum()
     }
 
@@ -145,13 +145,18 @@ impl Shared {
         selection.finish()
     }
 
-    /// Removes what nobody has used since it was chosen; says after every few, and at the end, how
-    /// many bytes of the disk that were. Blocking.
-    pub(super) fn remove(&self, victims: &[Victim], mut progress: impl FnMut(u64)) -> u64 {
+    /// Removes what nobody has used since it was chosen. Says after each how many bytes of the disk
+    /// that were so far. Blocking.
+    pub(super) fn remove(
+        &self,
+        victims: &[Victim],
+        swept: &mut Swept,
+        mut progress: impl FnMut(u64),
+    ) {
         let mut removed: u64 = 0;
         for some in victims.chunks(REMOVALS) {
             for victim in some {
-                match self.remove_one(victim) {
+                match self.remove_one(victim, swept) {
                     Ok(bytes) => removed = removed.saturating_add(bytes),
                     Err(error) => tracing::warn!(%error, "cannot remove a blob"),
                 }
@@ -159,12 +164,8 @@ impl Shared {
             }
             self.room.ledger().notify();
         }
-        removed
     }
 }
-
-/// Slots looked at under one lock.
-const STEP: usize = 4096;
 
 /// Somebody who needs so much, until it is there.
 struct Waiting {

@@ -48,6 +48,7 @@ mod rebuild;
 mod room;
 mod running;
 mod sweep;
+mod swept;
 mod table;
 mod threads;
 
@@ -70,6 +71,7 @@ pub use self::buffers::PIECE;
 pub use self::examination::{Disk, DiskKind, existing_part, try_writing};
 pub use self::presence::{NoStore, admin_socket, owner};
 pub use self::sweep::Sweep;
+pub use self::swept::{Count, Going, Plan, Swept};
 pub use self::table::Verdict;
 use self::{
     buffers::Buffers,

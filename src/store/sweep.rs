@@ -4,18 +4,16 @@ use std::{collections::HashSet, fs, io, sync::Arc, time::Duration};
 
 use super::{
     Shared, blocking,
+    budget::Goal,
     eviction::{Reason, Selection, Victim},
     running::Moment,
+    swept::{Plan, Swept},
     table::{BLOCK, Keeping},
 };
 use crate::oci::Registry;
 
 /// Slots looked at under one lock.
 const STEP: usize = 4096;
-
-/// How long a partial download is kept that nobody goes on with, in running time since it was left
-/// or found at a start. A pull that broke is tried again within minutes, or the next morning.
-const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// How long it is remembered who may see a repository of which nothing is here.
 const VERDICT_LIFE: Duration = Duration::from_secs(24 * 3600);
@@ -47,40 +45,52 @@ impl Sweep {
 
     /// Removes what has expired, except what belongs to a registry that is unreachable now, and
     /// then what was unused longest until both limits are kept.
-    pub async fn run(self, unreachable: &[Registry]) {
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn run(self, unreachable: &[Registry]) -> io::Result<Swept> {
         let turn = self.store.turn_to_evict().await;
         let (unreachable, now) = (unreachable.to_vec(), self.now);
-        let swept = blocking(move || {
+        let sweep = move || {
             let _turn = turn;
             self.store.sweep(unreachable, now)
-        });
-        if let Err(error) = swept.await.and_then(|swept| swept) {
-            tracing::warn!(%error, "a sweep did not end well");
-        }
+        };
+        blocking(sweep).await?
+    }
+
+    /// What [`Sweep::run`] would remove.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn plan(self, unreachable: &[Registry]) -> io::Result<Plan> {
+        let unreachable = unreachable.to_vec();
+        blocking(move || Plan::make(self.store, unreachable, self.now)).await?
     }
 }
 
 impl Shared {
     /// Blocking.
-    fn sweep(&self, unreachable: Vec<Registry>, now: Moment) -> io::Result<()> {
-        self.count_partials(&self.downloads.remove_stale(PARTIAL_LIFE));
+    fn sweep(&self, unreachable: Vec<Registry>, now: Moment) -> io::Result<Swept> {
+        let mut swept = Swept::default();
+        self.count_partials(&self.downloads.remove_stale(), &mut swept);
         self.forget_idle_verdicts();
-        let victims = self.choose(unreachable, now)?;
-        self.remove(&victims, |_| ());
-        self.room.look()
+        let goal = self.room.goal(None)?;
+        let goal = goal.less(self.evict_partials(&goal, &mut swept));
+        let victims = self.choose(goal, unreachable, now);
+        self.remove(&victims, &mut swept, |_| ());
+        self.room.look()?;
+        Ok(swept)
     }
 
-    /// What goes, in order. Half-done downloads have gone then, as far as there is no room for them.
-    /// Blocking.
+    /// What goes, in order. Blocking.
     pub(super) fn choose(
         &self,
+        goal: Goal,
         unreachable: Vec<Registry>,
         now: Moment,
-    ) -> io::Result<Vec<Victim>> {
-        let goal = self.room.goal(None)?;
-        let goal = goal.less(self.evict_partials(&goal));
+    ) -> Vec<Victim> {
         let selection = Selection::new(goal, self.expire_after);
-        Ok(self.select(selection, &self.keeping(unreachable), now))
+        self.select(selection, &self.keeping(unreachable), now)
     }
 
     /// What was said of who may see a repository counts until upstream is asked again: it goes once it
@@ -98,7 +108,7 @@ impl Shared {
 
     /// Removes a victim, unless it was used meanwhile, and tells how many bytes of the disk that
     /// were. Blocking.
-    pub(super) fn remove_one(&self, victim: &Victim) -> io::Result<u64> {
+    pub(super) fn remove_one(&self, victim: &Victim, swept: &mut Swept) -> io::Result<u64> {
         let still_unused = || self.memory.with(|table| table.still_unused(victim));
         let Some((digest, _)) = still_unused() else {
             return Ok(0);
@@ -115,18 +125,19 @@ impl Shared {
         let Some(size) = size else {
             return Ok(0);
         };
-        self.count_evicted(victim.reason, size);
+        self.count_evicted(victim.reason, size, swept);
         Ok(size.div_ceil(BLOCK).saturating_mul(BLOCK))
     }
 
     /// Half-done downloads of so many bytes were removed.
-    pub(super) fn count_partials(&self, removed: &[u64]) {
+    pub(super) fn count_partials(&self, removed: &[u64], swept: &mut Swept) {
         for bytes in removed {
-            self.count_evicted(Reason::Partial, *bytes);
+            self.count_evicted(Reason::Partial, *bytes, swept);
         }
     }
 
-    fn count_evicted(&self, reason: Reason, bytes: u64) {
+    fn count_evicted(&self, reason: Reason, bytes: u64, swept: &mut Swept) {
+        swept.add(reason.label(), bytes);
         let reason = &[reason.label()];
         self.metrics.evicted_blobs.with_label_values(reason).inc();
         self.metrics.evicted_bytes.with_label_values(reason).inc_by(bytes);

@@ -44,7 +44,7 @@ async fn the_socket_is_its_owners_alone() {
 
     let swept = over_socket(&socket, &SWEEP, "{}").await;
     assert_eq!(swept.status, 200, "{swept:?}");
-    assert!(swept.text.contains(r#"{"done":{}}"#), "{swept:?}");
+    assert!(swept.text.contains(r#"{"done":{"blobs":0,"#), "{swept:?}");
     assert_eq!(over_socket(&socket, &["GET /metrics"], "").await.status, 200);
     let foreign = over_socket(&socket, &[SWEEP[0], "content-type: text/plain"], "{}").await;
     assert_eq!(foreign.status, 415, "{foreign:?}");

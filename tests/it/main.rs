@@ -59,6 +59,7 @@ mod routing;
 mod secrets;
 mod shutdown;
 mod support;
+mod sweep;
 mod tags;
 mod tags_list;
 mod tls;

@@ -246,6 +246,21 @@ impl Table {
         repositories.flat_map(named)
     }
 
+    /// The tags that mean a digest, or else the repositories that show it.
+    pub fn names_of(&self, digest: &Digest) -> Vec<String> {
+        let Some((id, slot)) = self.slots.find(digest).zip(self.slots.of(digest)) else {
+            return Vec::new();
+        };
+        let shown = slot.repositories.iter().filter_map(|id| self.repositories.get(id.index()));
+        let names = shown.flat_map(|slot| {
+            let meant = slot.pointers.iter().filter(|(_, to)| to.manifest == id);
+            let tags = meant.filter_map(|(pointer, _)| pointer.tag());
+            let tags: Vec<String> = tags.map(|tag| format!("{}:{tag}", slot.repository)).collect();
+            if tags.is_empty() { vec![slot.repository.to_string()] } else { tags }
+        });
+        names.collect()
+    }
+
     /// The registries of these repositories.
     pub(super) fn registries(&self, repositories: &HashSet<RepositoryId>) -> HashSet<Registry> {
         let slots = repositories.iter().filter_map(|id| self.repositories.get(id.index()));

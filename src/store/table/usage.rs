@@ -11,7 +11,7 @@ use super::{
 use crate::{
     oci::{Digest, MAX_NESTING, Registry},
     store::{
-        TOUCH_INTERVAL,
+        Going, TOUCH_INTERVAL,
         eviction::{Candidate, Selection, Victim},
         running::Moment,
     },
@@ -52,6 +52,18 @@ impl Table {
         let slot = self.slots.get(victim.id)?;
         let is_unused = slot.last_use == victim.last_use;
         is_unused.then(|| (slot.digest.clone(), slot.present.then_some(slot.size)))
+    }
+
+    /// A victim as people are told of it, unless it was used since it was chosen, or is gone.
+    pub fn going(&self, victim: &Victim, now: Moment) -> Option<Going> {
+        let (digest, size) = self.still_unused(victim)?;
+        Some(Going {
+            names: self.names_of(&digest),
+            digest,
+            bytes: size.unwrap_or(0),
+            unused: now.since(victim.last_use),
+            reason: victim.reason.label(),
+        })
     }
 
     /// Among the `count` slots from number `from`, the registries of those that nobody used for

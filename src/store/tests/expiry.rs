@@ -1,7 +1,10 @@
 //! Use, age and sweeps, by the manual clock.
 
 use super::*;
-use crate::{oci::Registry, store::TOUCH_INTERVAL};
+use crate::{
+    oci::Registry,
+    store::{Swept, TOUCH_INTERVAL, budget::Goal},
+};
 
 fn registry(name: &str) -> Registry {
     name.parse().unwrap()
@@ -15,14 +18,14 @@ async fn what_nobody_used_leaves_with_its_tags_and_proofs() {
     let repository = repository("ghcr.io/a/b");
     test.store.set_tag(&repository, &tag("v1"), &index, SystemTime::now());
     test.clock.advance(60 * DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert_eq!(test.metrics.store_blobs.get(), 3);
     test.store.touch(&new);
     let reader = test.store.open_blob(&old).await.unwrap().unwrap();
     let mut writer = test.store.create_blob(&sha256(b"late"), None).await.unwrap();
     writer.append(vec!["la".into()]).await.unwrap();
     test.clock.advance(31 * DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!(test.store.has(&new));
     assert!(!test.blob_path(&old).exists());
     assert!(!test.blob_path(&index).exists());
@@ -51,7 +54,7 @@ async fn what_was_said_of_a_manifest_leaves_with_it() {
     test.clock.advance(60 * DAY);
     test.store.touch(&list);
     test.clock.advance(31 * DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!(test.store.has(&list) && !test.store.has(&subject));
     assert_eq!(test.store.referrers(&repository, &subject), None);
 }
@@ -67,7 +70,7 @@ async fn use_of_a_manifest_is_use_of_everything_below() {
     test.clock.advance(60 * DAY);
     test.store.touch(&index);
     test.clock.advance(60 * DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     for digest in [&index, &used, &one, &shared] {
         assert!(test.store.has(digest), "{digest}");
     }
@@ -76,7 +79,7 @@ async fn use_of_a_manifest_is_use_of_everything_below() {
     }
     test.store.touch(&shared);
     test.clock.advance(60 * DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!(test.store.has(&shared), "a child lives without its parents");
     assert_eq!(test.metrics.store_blobs.get(), 1);
 }
@@ -103,11 +106,11 @@ async fn nothing_of_an_unreachable_registry_expires() {
     test.store.prove_blob(&repository("quay.io/a"), &layer);
     test.store.prove_blob(&repository("quay.io/a"), &other);
     test.clock.advance(100 * DAY);
-    test.store.begin_sweep().run(&[registry("ghcr.io")]).await;
+    test.store.begin_sweep().run(&[registry("ghcr.io")]).await.unwrap();
     assert!(test.store.has(&image));
     assert!(test.store.has(&layer), "below a manifest that stays");
     assert!(!test.store.has(&other));
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert_eq!(test.metrics.store_blobs.get(), 0);
 }
 
@@ -118,7 +121,7 @@ async fn nothing_expires_where_the_operator_says_never() {
     test.clock.advance(10_000 * DAY);
     test.store.prove_blob(&repository("ghcr.io/a"), &digest);
     assert!(test.store.begin_sweep().concerned().await.is_empty());
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!(test.store.has(&digest));
 }
 
@@ -128,17 +131,17 @@ async fn only_running_time_counts() {
     let digest = test.put(b"content").await;
     test.clock.advance(50 * DAY);
     test.clock.jump_wall(400 * DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!(test.store.has(&digest));
     test = test.restart().await;
     test.clock.jump_wall(800 * DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!(test.store.has(&digest), "off for long");
     test.clock.advance(39 * DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!(test.store.has(&digest), "89 days of two lives");
     test.clock.advance(DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!(!test.store.has(&digest), "90 days of two lives");
 }
 
@@ -157,7 +160,7 @@ async fn last_use_survives_a_restart_and_shows_in_the_file() {
     let apart = modified(&used).duration_since(modified(&unused)).unwrap();
     assert!(apart > 59 * DAY, "{apart:?}");
     test.clock.advance(31 * DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!(test.store.has(&used));
     assert!(!test.store.has(&unused));
 }
@@ -172,7 +175,7 @@ async fn without_an_index_everything_was_used_just_now() {
     test = test.crash();
     eventually("found", || test.store.has(&digest));
     test.clock.advance(80 * DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!(test.store.has(&digest));
 }
 
@@ -200,9 +203,9 @@ async fn what_expires_during_a_sweep_stays_until_the_next() {
     test.clock.advance(89 * DAY);
     let sweep = test.store.begin_sweep();
     test.clock.advance(2 * DAY);
-    sweep.run(&[]).await;
+    sweep.run(&[]).await.unwrap();
     assert!(test.store.has(&digest));
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!(!test.store.has(&digest));
 }
 
@@ -211,10 +214,11 @@ async fn use_during_a_sweep_saves() {
     let test = TestStore::new();
     let (used, unused) = (test.put(b"used").await, test.put(b"unused").await);
     test.clock.advance(100 * DAY);
-    let victims = test.store.0.choose(Vec::new(), test.store.0.running.now()).unwrap();
+    let now = test.store.0.running.now();
+    let victims = test.store.0.choose(Goal::default(), Vec::new(), now);
     assert_eq!(victims.len(), 2);
     test.store.touch(&used);
-    test.store.0.remove(&victims, |_| ());
+    test.store.0.remove(&victims, &mut Swept::default(), |_| ());
     assert!(test.store.has(&used));
     assert!(!test.store.has(&unused));
 }

@@ -134,13 +134,13 @@ async fn what_nobody_goes_on_with_is_removed() {
     let digest = sha256(CONTENT);
     leave(&test, &digest).await;
     test.clock.advance(DAY - Duration::from_secs(60));
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     drop(test.store.resume_blob(&digest).await.unwrap());
     test.clock.advance(DAY - Duration::from_secs(60));
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert_eq!(test.files("downloads"), 2);
     test.clock.advance(Duration::from_secs(61));
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert_eq!(test.files("downloads"), 0);
     assert!(test.store.resume_blob(&digest).await.is_none());
 }

@@ -6,6 +6,7 @@ mod expiry;
 mod left;
 mod names;
 mod room;
+mod scale;
 
 use std::{
     fs,

@@ -44,7 +44,7 @@ async fn who_may_see_a_repository_is_remembered_while_it_has_content() {
     assert_eq!(with_private.into_iter().collect::<Vec<_>>(), [kept.registry().clone()]);
 
     test.clock.advance(2 * DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     let test = test.restart().await;
     assert_eq!(test.store.verdict(&kept), Some(private));
     assert_eq!(test.store.verdict(&idle), None);

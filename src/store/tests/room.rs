@@ -138,7 +138,7 @@ async fn a_lower_limit_is_kept_from_the_next_life_on() {
     test.cache = limited_to(used(&test) - 2 * MIB);
     let limit = test.cache.max_size.of(0);
     test = test.crash();
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!(used(&test) <= limit, "{} of {limit}", used(&test));
     assert!(!test.store.has(&blobs[0]) && test.store.has(&blobs[7]));
 }
@@ -155,12 +155,12 @@ async fn a_full_disk_takes_half_of_the_cache_a_day() {
     test = test.restart().await;
     let blobs = |test: &TestStore| test.metrics.store_blobs.get();
     for _ in 0..3 {
-        test.store.begin_sweep().run(&[]).await;
+        test.store.begin_sweep().run(&[]).await.unwrap();
         assert!((15..=17).contains(&blobs(&test)), "{}", blobs(&test));
     }
     assert_eq!(evicted(&test, "min_free") as i64, 32 - blobs(&test));
     test.clock.advance(DAY);
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert!((7..=9).contains(&blobs(&test)), "{}", blobs(&test));
 }
 

@@ -1,0 +1,74 @@
+//! How long a sweep takes, and how long it keeps others from the table, with a million blobs.
+//!
+//! `cargo test --release --lib scale -- --ignored --nocapture`
+
+use std::fmt::Write as _;
+
+use super::*;
+use crate::store::{
+    budget::Goal,
+    eviction::Selection,
+    running::Moment,
+    table::{Keeping, Table},
+};
+
+const MANIFESTS: u32 = 100_000;
+const LAYERS: u32 = 9;
+/// As in `making_room`.
+const STEP: usize = 4096;
+
+fn digest(manifest: u32, layer: u32) -> Digest {
+    sha256(format!("{manifest} {layer}").as_bytes())
+}
+
+/// Each manifest with a config and layers of its own.
+fn table() -> Table {
+    let mut table = Table::default();
+    for number in 0..MANIFESTS {
+        let now = Moment::from_seconds(number);
+        let mut layers = String::new();
+        for layer in 1..LAYERS {
+            let separator = if layer > 1 { "," } else { "" };
+            write!(layers, "{separator}{}", descriptor(&digest(number, layer))).unwrap();
+        }
+        let config = descriptor(&digest(number, 0));
+        let json = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layers}]}}"#);
+        let manifest = Manifest::parse(json.as_bytes(), None).unwrap();
+        table.put_manifest(&sha256(json.as_bytes()), 1000, &manifest, now);
+        for layer in 0..LAYERS {
+            table.put_blob(&digest(number, layer), 1_000_000, now);
+        }
+    }
+    table
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn selecting_from_a_million_blobs() {
+    let table = table();
+    let totals = table.totals();
+    let held = totals.blocks * 4096;
+    let goals = [("nothing to do", 0), ("a tenth", held / 10), ("half", held / 2), ("all", held)];
+    for (what, size) in goals {
+        let goal = Goal { size, ..Goal::default() };
+        let mut selection = Selection::new(goal, Some(90 * DAY));
+        let (begun, mut longest) = (Instant::now(), Duration::ZERO);
+        let (keeping, now) = (Keeping::default(), Moment::from_seconds(MANIFESTS));
+        for from in (0..).step_by(STEP) {
+            let step = Instant::now();
+            let more = table.consider(from, STEP, &keeping, now, &mut selection);
+            longest = longest.max(step.elapsed());
+            if !more {
+                break;
+            }
+        }
+        let looked = begun.elapsed();
+        let victims = selection.finish();
+        println!(
+            "{} blobs, {what}: {} go; looked for {looked:?}, in steps of at most {longest:?}, decided after {:?}",
+            totals.blobs,
+            victims.len(),
+            begun.elapsed(),
+        );
+    }
+}
