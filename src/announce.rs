@@ -19,6 +19,9 @@ pub(crate) fn started(config: &Config, larder: &Larder) {
     );
     tracing::info!("{}", budget(config));
     tracing::info!("{}", mirrors(&config.upstreams));
+    if let Some(offline) = offline(&config.upstreams) {
+        tracing::info!("{offline}");
+    }
     if config.listens_on_loopback_only() {
         tracing::info!(
             "only this machine can pull; for the LAN: larder serve --listen 0.0.0.0:5000"
@@ -87,14 +90,27 @@ fn total_space(data_dir: &Path) -> std::io::Result<u64> {
 
 fn mirrors(upstreams: &[Upstream]) -> String {
     let (bare, named): (Vec<_>, Vec<_>) = upstreams.iter().partition(|upstream| upstream.default);
-    let names = |upstreams: &[&Upstream]| {
-        let names: Vec<&str> = upstreams.iter().map(|u| u.registry.as_str()).collect();
-        names.join(", ")
-    };
     match (bare.as_slice(), named.as_slice()) {
         ([], []) => "mirrors nothing: no upstream is configured".to_owned(),
         ([], named) => format!("mirrors, by name: {}", names(named)),
         (bare, []) => format!("mirrors {}", names(bare)),
         (bare, named) => format!("mirrors {}, and by name: {}", names(bare), names(named)),
     }
+}
+
+/// Where nothing is asked. `None`: nowhere.
+fn offline(upstreams: &[Upstream]) -> Option<String> {
+    let offline: Vec<_> = upstreams.iter().filter(|upstream| upstream.offline).collect();
+    match offline.len() {
+        0 => None,
+        all if all == upstreams.len() => {
+            Some("offline: serves what is cached, and asks nobody".to_owned())
+        }
+        _ => Some(format!("offline for {}: serves what is cached of it", names(&offline))),
+    }
+}
+
+fn names(upstreams: &[&Upstream]) -> String {
+    let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.registry.as_str()).collect();
+    names.join(", ")
 }

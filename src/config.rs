@@ -13,6 +13,7 @@ mod glob;
 mod no_proxy;
 mod proxy;
 mod reader;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -44,6 +45,7 @@ pub use glob::{Glob, InvalidGlob};
 pub use no_proxy::is_loopback_name;
 pub use proxy::{Proxies, Proxy, Route};
 pub use reader::Sources;
+pub use rules::{RepositoryRules, Rule, Rules};
 pub use tls::{ClientCertificate, Tls};
 pub use upstreams::MIN_CONNECTIONS;
 
@@ -96,7 +98,7 @@ pub struct Config {
     /// Every upstream, the built-in ones included. At most one is the default.
     pub upstreams: Vec<Upstream>,
     /// Legal but odd: unknown `LARDER_*` variables, variables that name no proxy, TLS that is spoken
-    /// nowhere, and certificates that nobody verifies. To be logged at start.
+    /// nowhere, certificates that nobody verifies, and rules that match nothing. To be logged at start.
     pub warnings: Vec<String>,
     /// Where each key was written, for errors that only show later.
     pub written_at: Places,
@@ -198,6 +200,8 @@ pub struct Upstream {
     /// With so few manifests left of upstream's quota, none is fetched in place of a cached one.
     /// 0: all are.
     pub quota_reserve: u64,
+    /// Whether nothing is asked of it: only what is cached is served, whatever its age.
+    pub offline: bool,
 }
 
 /// One place where a registry is reached.
@@ -262,6 +266,9 @@ impl Config {
         let data_dir = data_dir(&mut root, sources);
         let drain_timeout = root.take("drain_timeout", value::duration);
         let with_built_in = root.take("builtin_upstreams", value::boolean);
+        let mut cache = Cache::read(reader.section("cache"));
+        let upstreams = upstreams::upstreams(reader, with_built_in.unwrap_or(true), &cache);
+        cache.rules = Rules::read(reader, &upstreams);
         Config {
             access: Access::read(reader.section("access"), &listen),
             listen,
@@ -270,9 +277,9 @@ impl Config {
             tls: Tls::read(reader.section("tls")),
             admin: Admin::read(reader.section("admin")),
             log: Log::read(reader.section("log")),
-            cache: Cache::read(reader.section("cache")),
+            cache,
             download: Download::read(reader.section("download")),
-            upstreams: upstreams::upstreams(reader, with_built_in.unwrap_or(true)),
+            upstreams,
             warnings: Vec::new(),
             written_at: Places::default(),
         }

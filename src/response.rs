@@ -136,7 +136,12 @@ fn unavailable(error: &mirror::Error, unknown: &str) -> Response<Body> {
     use mirror::Error;
     let message = error.to_string();
     match error {
-        Error::NotFound(_) | Error::Denied(_) => failure(StatusCode::NOT_FOUND, unknown, &message),
+        // Where Larder is offline, too: every client turns to the next registry at once, and none comes
+        // again for what only the operator can change.
+        Error::NotFound(_) | Error::Denied(_) | Error::Offline(_) => {
+            failure(StatusCode::NOT_FOUND, unknown, &message)
+        }
+        Error::Forbidden(_) => forbidden(&message),
         Error::Refused(_) => failure(StatusCode::BAD_GATEWAY, "MANIFEST_INVALID", &message),
         Error::Unreachable(_) | Error::Unusable(_) => {
             failure(StatusCode::BAD_GATEWAY, "UNAVAILABLE", &message)
@@ -173,7 +178,11 @@ pub fn route_error(error: &RouteError) -> Response<Body> {
 
 /// The client's network is not in `access.allow`.
 pub fn denied() -> Response<Body> {
-    failure(StatusCode::FORBIDDEN, "DENIED", "this network may not use the mirror (access.allow)")
+    forbidden("this network may not use the mirror (access.allow)")
+}
+
+fn forbidden(message: &str) -> Response<Body> {
+    failure(StatusCode::FORBIDDEN, "DENIED", message)
 }
 
 /// A 429, whose message tells the time that is really left.

@@ -54,6 +54,7 @@ fn shown(config: &config::Upstream, upstream: &Upstream) -> Value {
         "aliases": config.aliases,
         "server_names": config.server_names,
         "default": config.default,
+        "offline": config.offline,
         "endpoints": endpoints,
         "share_private": shared,
         "tag_ttl_seconds": config.tag_ttl.as_secs(),

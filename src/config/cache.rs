@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{reader::Section, value};
+use super::{Rule, Rules, reader::Section, value};
 
 const MAX_SIZE: Size = Size::Percent(80);
 const EXPIRE_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -29,6 +29,11 @@ pub struct Cache {
     pub negative_ttl: Duration,
     /// What happens to a cached tag that upstream no longer has.
     pub on_deleted: OnDeleted,
+    /// Whether no upstream is asked anything but those that say otherwise, and nothing leaves to make
+    /// room for other programs.
+    pub offline: bool,
+    /// What differs for some images.
+    pub rules: Rules,
 }
 
 /// What happens to a cached tag that upstream no longer has.
@@ -55,6 +60,12 @@ impl Cache {
         self.max_size.of(held.saturating_add(free))
     }
 
+    /// Running time after which the first unused blob may leave, by this section or a rule. `None`:
+    /// none ever does.
+    pub fn shortest_life(&self) -> Option<Duration> {
+        self.rules.iter().filter_map(Rule::life).chain([self.expire_after]).flatten().min()
+    }
+
     /// Bytes to leave free on a file system of `total` bytes.
     pub fn min_free_bytes(&self, total: u64) -> u64 {
         match self.min_free {
@@ -63,6 +74,7 @@ impl Cache {
         }
     }
 
+    /// All of it but the rules, which are about upstreams.
     pub(super) fn read(mut section: Section<'_, '_>) -> Cache {
         let expire_after = section.take("expire_after", value::positive_duration_or_never);
         let sweep_interval = section.take("sweep_interval", value::positive_duration);
@@ -82,6 +94,8 @@ impl Cache {
             check_timeout: check_timeout.unwrap_or(CHECK_TIMEOUT),
             negative_ttl: negative_ttl.unwrap_or(NEGATIVE_TTL),
             on_deleted: on_deleted.unwrap_or(OnDeleted::Follow),
+            offline: section.take("offline", value::boolean).unwrap_or(false),
+            rules: Rules::default(),
         }
     }
 }

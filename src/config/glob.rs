@@ -1,4 +1,6 @@
-//! Globs over names that have components: which repositories are meant.
+//! Globs over names that have components: which repositories, or tags, are meant.
+
+mod inclusion;
 
 use std::{fmt, str::FromStr};
 
@@ -20,6 +22,9 @@ enum Piece {
     Across,
 }
 
+/// Which places between the pieces of a pattern are reached, the one after the last included.
+type Reached = Vec<bool>;
+
 /// The text can match no name.
 #[derive(Debug)]
 pub struct InvalidGlob;
@@ -30,6 +35,29 @@ impl Glob {
         Glob { written: "**".to_owned(), pieces: vec![Piece::Across] }
     }
 
+    /// A pattern of tags: one component, in which both stars mean the same.
+    pub(super) fn of_tags(text: &str) -> Result<Glob, InvalidGlob> {
+        let is_of_tags = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-*".contains(&byte);
+        let mut glob = Glob::compile(text, is_of_tags)?;
+        if text.starts_with(['.', '-']) {
+            return Err(InvalidGlob);
+        }
+        glob.pieces.iter_mut().filter(|piece| **piece == Piece::Across).for_each(|piece| {
+            *piece = Piece::Within;
+        });
+        Ok(glob)
+    }
+
+    /// A pattern of registries with their repositories: `registry.corp:5000/team/*`.
+    pub(super) fn of_repositories(text: &str) -> Result<Glob, InvalidGlob> {
+        let is_of_registries = |byte: u8| is_of_names(byte) || b":[]".contains(&byte);
+        let name = text.split_once('/').map_or("", |(_, name)| name);
+        if !name.bytes().all(is_of_names) {
+            return Err(InvalidGlob);
+        }
+        Glob::compile(text, is_of_registries)
+    }
+
     /// As it is written.
     pub fn as_str(&self) -> &str {
         &self.written
@@ -38,26 +66,75 @@ impl Glob {
     /// Whether the pattern stands for all of `name`. Takes as many steps as both are long,
     /// multiplied, whatever the pattern.
     pub fn matches(&self, name: &str) -> bool {
-        let mut reached = vec![false; self.pieces.len() + 1];
-        self.reach(&mut reached, 0);
+        let mut reached = self.start();
+        let mut next = self.nowhere();
         for byte in name.bytes() {
-            let mut next = vec![false; reached.len()];
-            let here = self.pieces.iter().enumerate().zip(&reached);
-            for ((place, piece), _) in here.filter(|(_, is_reached)| **is_reached) {
-                match piece {
-                    Piece::Byte(wanted) if *wanted == byte => self.reach(&mut next, place + 1),
-                    Piece::Within if byte == b'/' => {}
-                    Piece::Within | Piece::Across => self.reach(&mut next, place),
-                    Piece::Byte(_) => {}
-                }
+            if !self.step(&reached, byte, &mut next) {
+                return false;
             }
-            reached = next;
+            std::mem::swap(&mut reached, &mut next);
         }
+        self.accepts(&reached)
+    }
+
+    /// Whether a single star is all of it.
+    pub(super) fn is_one_star(&self) -> bool {
+        matches!(self.pieces.as_slice(), [Piece::Within])
+    }
+
+    /// Only `is_allowed` letters, and something in each component.
+    fn compile(text: &str, is_allowed: impl Fn(u8) -> bool) -> Result<Glob, InvalidGlob> {
+        let is_empty_somewhere = text.split('/').any(str::is_empty);
+        if is_empty_somewhere || !text.bytes().all(is_allowed) {
+            return Err(InvalidGlob);
+        }
+        let mut pieces = Vec::new();
+        for byte in text.bytes() {
+            match (byte, pieces.last_mut()) {
+                (b'*', Some(last @ (Piece::Within | Piece::Across))) => *last = Piece::Across,
+                (b'*', _) => pieces.push(Piece::Within),
+                (byte, _) => pieces.push(Piece::Byte(byte)),
+            }
+        }
+        Ok(Glob { written: text.to_owned(), pieces })
+    }
+
+    /// The places between the pieces that are reached before any letter.
+    fn start(&self) -> Reached {
+        let mut reached = self.nowhere();
+        self.reach(&mut reached, 0);
+        reached
+    }
+
+    fn nowhere(&self) -> Reached {
+        vec![false; self.pieces.len() + 1]
+    }
+
+    fn accepts(&self, reached: &Reached) -> bool {
         reached.last() == Some(&true)
     }
 
+    /// The places reached after one more letter. Tells whether there are any.
+    fn step(&self, reached: &Reached, byte: u8, next: &mut Reached) -> bool {
+        next.fill(false);
+        let mut is_anywhere = false;
+        let here = self.pieces.iter().enumerate().zip(reached);
+        for ((place, piece), _) in here.filter(|(_, is_reached)| **is_reached) {
+            let there = match piece {
+                Piece::Byte(wanted) => (*wanted == byte).then_some(place + 1),
+                Piece::Within => (byte != b'/').then_some(place),
+                Piece::Across => Some(place),
+            };
+            if let Some(there) = there {
+                self.reach(next, there);
+                is_anywhere = true;
+            }
+        }
+        is_anywhere
+    }
+
     /// Marks a place between the pieces as reached, and those after it that nothing is needed for.
-    fn reach(&self, reached: &mut [bool], from: usize) {
+    fn reach(&self, reached: &mut Reached, from: usize) {
         for (place, mark) in reached.iter_mut().enumerate().skip(from) {
             *mark = true;
             if !matches!(self.pieces.get(place), Some(Piece::Within | Piece::Across)) {
@@ -72,23 +149,12 @@ impl FromStr for Glob {
     type Err = InvalidGlob;
 
     fn from_str(text: &str) -> Result<Glob, InvalidGlob> {
-        let is_of_names = |byte: u8| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/._-*".contains(&byte)
-        };
-        let is_empty_somewhere = text.split('/').any(str::is_empty);
-        if is_empty_somewhere || !text.bytes().all(is_of_names) {
-            return Err(InvalidGlob);
-        }
-        let mut pieces = Vec::new();
-        for byte in text.bytes() {
-            match (byte, pieces.last_mut()) {
-                (b'*', Some(last @ (Piece::Within | Piece::Across))) => *last = Piece::Across,
-                (b'*', _) => pieces.push(Piece::Within),
-                (byte, _) => pieces.push(Piece::Byte(byte)),
-            }
-        }
-        Ok(Glob { written: text.to_owned(), pieces })
+        Glob::compile(text, is_of_names)
     }
+}
+
+fn is_of_names(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/._-*".contains(&byte)
 }
 
 impl fmt::Debug for Glob {
@@ -140,6 +206,37 @@ mod tests {
         for pattern in ["", "/", "team/", "/team", "a//b", "Team/*", "team/*:*", "team/[ab]", "a b"]
         {
             assert!(pattern.parse::<Glob>().is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn tags_have_capitals_and_no_components() {
+        for (pattern, tag, want) in [
+            ("*", "v1", true),
+            ("**", "v1", true),
+            ("v1.*", "v1.2-RC_3", true),
+            ("*-RC*", "v1-rc1", false),
+            ("latest", "latest", true),
+        ] {
+            assert_eq!(Glob::of_tags(pattern).unwrap().matches(tag), want, "{pattern} {tag}");
+        }
+        for pattern in ["", "a/b", ".a", "-*", "a:b", "a@b"] {
+            assert!(Glob::of_tags(pattern).is_err(), "{pattern}");
+        }
+        assert!(Glob::of_tags("**").unwrap().is_one_star());
+    }
+
+    #[test]
+    fn repositories_of_registries_may_have_a_port() {
+        for (pattern, name, want) in [
+            ("registry.corp:5000/team/*", "registry.corp:5000/team/a", true),
+            ("*/a", "[::1]:5000/a", true),
+            ("**", "docker.io/library/nginx", true),
+        ] {
+            assert_eq!(Glob::of_repositories(pattern).unwrap().matches(name), want, "{pattern}");
+        }
+        for pattern in ["a.b/c:d", "a.b/", "A.b/c", "/a"] {
+            assert!(Glob::of_repositories(pattern).is_err(), "{pattern}");
         }
     }
 

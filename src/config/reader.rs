@@ -164,10 +164,14 @@ impl<'a> Reader<'a> {
         key: &str,
         message: &str,
     ) {
-        self.errors.push(match origin.into() {
+        let mistake = match origin.into() {
             Some(origin) => format!("{origin}: {key}: {message}"),
             None => format!("{key}: {message}"),
-        });
+        };
+        // A section may be read in two places.
+        if !self.errors.contains(&mistake) {
+            self.errors.push(mistake);
+        }
     }
 
     /// Notes what is legal but odd.

@@ -3,6 +3,7 @@
 mod example;
 mod mistakes;
 mod proxies;
+mod rules;
 mod upstreams;
 
 use tempfile::TempDir;

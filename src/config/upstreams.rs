@@ -6,7 +6,7 @@ use toml::{Spanned, de::DeValue};
 use url::Url;
 
 use super::{
-    ClientCertificate, Credentials, Endpoint, Glob, Proxies, Upstream,
+    Cache, ClientCertificate, Credentials, Endpoint, Glob, Proxies, Upstream,
     reader::{Reader, Section},
     value,
     written::{Origin, Value, Written, Wrong},
@@ -14,7 +14,7 @@ use super::{
 use crate::oci::Registry;
 
 /// The registry that bare names are looked up in, unless another is the default.
-const DOCKER_HUB: &str = "docker.io";
+pub(super) const DOCKER_HUB: &str = "docker.io";
 
 /// Where Docker Hub is reached; every other registry is reached at its name.
 const DOCKER_HUB_ENDPOINT: &str = "https://registry-1.docker.io";
@@ -49,11 +49,12 @@ const MAX_CONNECTIONS: usize = 64;
 /// The least that can be configured: one for blobs and two that are kept for all else.
 pub const MIN_CONNECTIONS: usize = 3;
 
-/// An upstream whose names have not been compared with the others' yet.
+/// An upstream as it is written for itself, without a look at the others.
 struct Draft<'a> {
     upstream: Upstream,
     origin: Option<Origin<'a>>,
     stated_default: Option<(bool, Origin<'a>)>,
+    stated_offline: Option<bool>,
     aliases: Vec<(Registry, Origin<'a>)>,
     server_names: Vec<(Registry, Origin<'a>)>,
 }
@@ -76,12 +77,20 @@ type Table<'a> = &'a Spanned<DeValue<'a>>;
 
 /// All upstreams: the built-in ones first (or only those that have an `[[upstream]]`), then the
 /// added ones.
-pub(super) fn upstreams(reader: &mut Reader<'_>, with_built_in: bool) -> Vec<Upstream> {
+pub(super) fn upstreams(
+    reader: &mut Reader<'_>,
+    with_built_in: bool,
+    cache: &Cache,
+) -> Vec<Upstream> {
     let environment = Arc::new(Proxies::of_environment(reader));
     let mut drafts: Vec<Draft<'_>> = registries(reader, with_built_in)
         .into_iter()
         .map(|(registry, table)| draft(reader, registry, table, &environment))
         .collect();
+    // Who says of one upstream that it is not offline says so while the others are.
+    for draft in &mut drafts {
+        draft.upstream.offline = draft.stated_offline.unwrap_or(cache.offline);
+    }
     choose_default(reader, &mut drafts);
     refuse_shared_names(reader, &drafts);
     refuse_ambiguous_names(reader, &drafts);
@@ -148,12 +157,14 @@ fn draft<'a>(
         trusted_realms: trusted_realms(&mut section),
         max_connections: section.take("max_connections", connections).unwrap_or(MAX_CONNECTIONS),
         quota_reserve: section.take("quota_reserve", value::pulls).unwrap_or(0),
+        offline: false,
         registry,
     };
     Draft {
         upstream,
         origin,
         stated_default: section.take_written("default", value::boolean),
+        stated_offline: section.take("offline", value::boolean),
         aliases,
         server_names,
     }
@@ -389,6 +400,6 @@ fn refuse_ambiguous_names<'a>(reader: &mut Reader<'a>, drafts: &[Draft<'a>]) {
 }
 
 /// Whether a name is a host by Docker's rule, so that no repository name begins with it.
-fn is_unmistakable(name: &str) -> bool {
+pub(super) fn is_unmistakable(name: &str) -> bool {
     name == "localhost" || name.contains(['.', ':'])
 }

@@ -281,7 +281,7 @@ impl<'a> Written<'a> {
     }
 
     /// This value if it is text.
-    fn as_text(self) -> Option<&'a str> {
+    pub(super) fn as_text(self) -> Option<&'a str> {
         match self.value {
             Value::Toml(value) => value.as_str(),
             Value::Bare(text) => Some(text),
@@ -289,7 +289,7 @@ impl<'a> Written<'a> {
     }
 
     /// The mistake that this value is `what`.
-    fn is(self, what: &str) -> Wrong<'a> {
+    pub(super) fn is(self, what: &str) -> Wrong<'a> {
         self.wrong(&format!("{} is {what}", self.shown()))
     }
 

@@ -38,6 +38,7 @@ impl Mirror {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Blob, Error> {
+        self.permit_repository(repository)?;
         let deadline = self.deadline();
         self.ensure_shared(repository, Sample::Blob(digest.clone()), deadline).await?;
         pause::wait_out(deadline, || self.blob_until(repository, digest, deadline)).await
@@ -55,6 +56,7 @@ impl Mirror {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Option<u64>, Error> {
+        self.permit_repository(repository)?;
         let deadline = self.deadline();
         self.ensure_shared(repository, Sample::Blob(digest.clone()), deadline).await?;
         if let Some(size) = self.store.blob_size(digest).await? {
@@ -184,6 +186,7 @@ impl Mirror {
         if downloads.contains_key(digest) || self.store.has(digest) {
             return Ok(None);
         }
+        means.upstream.ensure_online()?;
         let download = Arc::new(Download::new(repository.clone(), digest.clone()));
         downloads.insert(digest.clone(), download.clone());
         drop(downloads);

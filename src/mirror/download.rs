@@ -314,12 +314,12 @@ impl Failure {
 /// has, nobody goes on with.
 fn given_up(error: upstream::Error, writer: &BlobWriter) -> Failure {
     use upstream::Error::{
-        Denied, HeadRefused, HeldBack, Invalid, Limited, NotFound, RefusedElsewhere, Timeout,
-        Unavailable, Unreachable,
+        Denied, HeadRefused, HeldBack, Invalid, Limited, NotFound, Offline, RefusedElsewhere,
+        Timeout, Unavailable, Unreachable,
     };
     match error {
         Unreachable(_) | Unavailable { .. } | HeldBack(_) | Timeout(_) | Limited { .. } => {}
-        RefusedElsewhere(_) => {}
+        RefusedElsewhere(_) | Offline(_) => {}
         NotFound(_) | Denied(_) | HeadRefused(_) | Invalid(_) => writer.discard(),
     }
     Failure::Upstream(error)

@@ -15,6 +15,12 @@ pub enum Error {
     /// Upstream denies it to us, which may also mean that it does not exist.
     #[error("upstream denied access, or it does not exist: {0}")]
     Denied(String),
+    /// A rule of the operator denies it to everyone.
+    #[error("{0}")]
+    Forbidden(String),
+    /// It is not here, and the operator says to ask nothing upstream: asking again is of no use.
+    #[error("{0}")]
+    Offline(String),
     /// Upstream's manifest is one that Larder does not serve.
     #[error(transparent)]
     Refused(#[from] RefusedManifest),
@@ -66,6 +72,7 @@ impl From<upstream::Error> for Error {
     fn from(error: upstream::Error) -> Error {
         use upstream::Error as Upstream;
         match error {
+            Upstream::Offline(_) => Error::Offline(error.to_string()),
             Upstream::NotFound(message) => Error::NotFound(message),
             Upstream::Denied(message) => Error::Denied(message),
             Upstream::Unreachable(message) | Upstream::Unavailable { message, .. } => {

@@ -55,12 +55,14 @@ pub(super) fn lists() -> Lists {
 }
 
 impl Mirror {
-    /// The tags of a repository, as upstream lists them. While it does not, those whose manifests
-    /// are here.
+    /// The tags of a repository, as upstream lists them, but for those that are denied. While upstream
+    /// does not, those whose manifests are here.
     pub async fn tags(self: &Arc<Self>, repository: &Repository) -> Result<Listing, Error> {
+        self.permit_repository(repository)?;
         let deadline = self.deadline();
         let listing = self.listing(repository, deadline);
-        self.if_shared(repository, Sample::Tags, deadline, listing).await
+        let listing = self.if_shared(repository, Sample::Tags, deadline, listing).await?;
+        Ok(Listing { tags: self.permitted(repository, listing.tags), ..listing })
     }
 
     async fn listing(
@@ -73,7 +75,7 @@ impl Mirror {
             self.count(repository, "tags", "hit");
             return Ok(Listing { tags, stale: None });
         }
-        let cached = self.cached_tags(repository);
+        let cached = self.cached_tags(mirrored, repository);
         let until =
             if cached.is_empty() { deadline } else { self.patience(mirrored).min(deadline) };
         match self.list(repository, until).await {
@@ -92,12 +94,13 @@ impl Mirror {
     fn remembered_tags(&self, mirrored: &Mirrored, repository: &Repository) -> Option<Arc<[Tag]>> {
         let list = self.lists.get(repository)?;
         let age = self.clock.running().saturating_sub(list.at);
-        (age < mirrored.tag_ttl.max(MIN_MEMORY)).then_some(list.tags)
+        let ttl = self.tag_ttl(mirrored, repository, None);
+        (age < ttl.max(MIN_MEMORY)).then_some(list.tags)
     }
 
-    fn cached_tags(&self, repository: &Repository) -> Arc<[Tag]> {
+    fn cached_tags(&self, mirrored: &Mirrored, repository: &Repository) -> Arc<[Tag]> {
         let tags = self.store.tags(repository).into_iter();
-        let young = tags.filter(|(_, checked_at)| !self.is_too_old(*checked_at));
+        let young = tags.filter(|(_, checked_at)| !self.is_too_old(mirrored, *checked_at));
         young.map(|(tag, _)| tag).collect()
     }
 

@@ -109,6 +109,7 @@ impl Mirror {
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Found, Error> {
+        self.permit_manifest(repository, reference)?;
         let deadline = self.deadline();
         let ask = || self.manifest_until(repository, reference, deadline);
         let sample = Sample::Manifest(reference.clone());
@@ -125,6 +126,7 @@ impl Mirror {
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Found, Error> {
+        self.permit_manifest(repository, reference)?;
         let deadline = self.deadline();
         let ask = || self.head_until(repository, reference, deadline);
         let sample = Sample::Manifest(reference.clone());
@@ -171,9 +173,12 @@ impl Mirror {
         repository: &Repository,
         content: &Arc<Content>,
     ) -> Result<(), Error> {
-        if self.is_obtainable(repository, content).await?
-            || self.upstream(repository)?.probe(PROBE_TIMEOUT).await
-        {
+        if self.is_obtainable(repository, content).await? {
+            return Ok(());
+        }
+        let upstream = self.upstream(repository)?;
+        upstream.ensure_online()?;
+        if upstream.probe(PROBE_TIMEOUT).await {
             return Ok(());
         }
         let message = "upstream does not answer, and this image is not wholly cached";

@@ -12,6 +12,7 @@ mod download;
 mod error;
 mod flight;
 mod follower;
+mod governed;
 mod listing;
 mod manifest;
 mod missing;
@@ -82,7 +83,7 @@ const OUTAGE_MEMORY: Duration = Duration::from_secs(10);
 pub struct Mirror {
     store: Store,
     registries: HashMap<Registry, Mirrored>,
-    rules: config::Cache,
+    cache: config::Cache,
     clock: Clock,
     metrics: Arc<Metrics>,
     manifests: manifest::Memory,
@@ -143,9 +144,13 @@ impl Mirrored {
         match result {
             Err(error) if error.is_outage() => self.note_outage(),
             // Upstream may not have been asked.
-            Err(Error::Unusable(_) | Error::Limited { .. }) => {}
+            Err(Error::Unusable(_) | Error::Limited { .. } | Error::Offline(_)) => {}
             Ok(_) | Err(_) => *lock(&self.outage) = None,
         }
+    }
+
+    fn is_offline(&self) -> bool {
+        self.upstream.ensure_online().is_err()
     }
 
     fn is_out(&self) -> bool {
@@ -172,7 +177,7 @@ impl Mirror {
             store,
             registries: registries.into_iter().map(named).collect(),
             missing: Missing::new(config.cache.negative_ttl, clock.clone()),
-            rules: config.cache.clone(),
+            cache: config.cache.clone(),
             clock,
             metrics,
             manifests: manifest::memory(),
@@ -204,8 +209,8 @@ impl Mirror {
         self.tasks.wait().await;
     }
 
-    /// Lets go of what nobody pulled for `cache.expire_after`, but of nothing that belongs to a
-    /// registry which cannot be reached now; and of what passes the limits.
+    /// Lets go of what nobody pulled for as long as it is kept, but of nothing that belongs to a
+    /// registry which cannot be reached now, or is not to be asked; and of what passes the limits.
     ///
     /// # Errors
     /// What the disk says.
@@ -225,11 +230,13 @@ impl Mirror {
         sweep.plan(&unreachable).await
     }
 
-    /// Those of these registries that cannot be reached now.
+    /// Those of these registries that cannot be reached now, and all that are not to be asked.
     async fn unreachable(&self, registries: HashSet<Registry>) -> Vec<Registry> {
         let mut unreachable = Vec::new();
         for (registry, mirrored) in &self.registries {
-            if registries.contains(registry) && !mirrored.upstream.probe(PROBE_TIMEOUT).await {
+            if mirrored.is_offline()
+                || registries.contains(registry) && !mirrored.upstream.probe(PROBE_TIMEOUT).await
+            {
                 unreachable.push(registry.clone());
             }
         }
@@ -257,7 +264,7 @@ impl Mirror {
     /// Until when upstream is waited for by a client that can be served without it.
     fn patience(&self, mirrored: &Mirrored) -> Instant {
         let now = Instant::now();
-        if mirrored.is_out() { now } else { now + self.rules.check_timeout }
+        if mirrored.is_out() { now } else { now + self.cache.check_timeout }
     }
 
     fn count(&self, repository: &Repository, kind: &str, result: &str) {

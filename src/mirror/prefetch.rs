@@ -156,7 +156,8 @@ impl Mirror {
     fn is_available(&self, repository: &Repository) -> bool {
         self.mirrored(repository).is_ok_and(|mirrored| {
             let upstream = &mirrored.upstream;
-            !mirrored.is_out() && !upstream.wants_pause() && upstream.has_spare_connections()
+            let is_asked = !mirrored.is_offline() && !mirrored.is_out() && !upstream.wants_pause();
+            is_asked && upstream.has_spare_connections()
         })
     }
 

@@ -54,6 +54,7 @@ impl Mirror {
         subject: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<ReferrersList, Error> {
+        self.permit_repository(repository)?;
         let sample = Sample::Manifest(Reference::Digest(subject.clone()));
         let list = self.referrers_of(repository, subject);
         let (content, stale) = self.if_shared(repository, sample, self.deadline(), list).await?;
@@ -73,7 +74,7 @@ impl Mirror {
     ) -> Result<(Arc<Content>, Option<String>), Error> {
         let mirrored = self.mirrored(repository)?;
         let cached = self.cached_referrers(repository, subject).await?;
-        if let Some(cached) = self.fresh(mirrored, &cached) {
+        if let Some(cached) = self.fresh(self.tag_ttl(mirrored, repository, None), &cached) {
             self.count(repository, "referrers", "hit");
             return Ok((cached.content.clone(), None));
         }
@@ -88,7 +89,8 @@ impl Mirror {
             }
             Err(error @ Error::NotFound(_)) => Err(error),
             Err(error) => {
-                let young = cached.filter(|cached| !self.is_too_old(cached.checked_at));
+                let is_young = |cached: &Cached| !self.is_too_old(mirrored, cached.checked_at);
+                let young = cached.filter(is_young);
                 let Some(cached) = young else {
                     return Err(self.toward_tag(repository, subject, error));
                 };
@@ -140,7 +142,7 @@ impl Mirror {
         let mirrored = self.mirrored(&repository)?;
         // Another flight may have landed after the caller had looked.
         let cached = self.cached_referrers(&repository, &subject).await?;
-        if let Some(cached) = self.fresh(mirrored, &cached) {
+        if let Some(cached) = self.fresh(self.tag_ttl(mirrored, &repository, None), &cached) {
             return Ok(cached.content.clone());
         }
         let name = repository.name();

@@ -5,6 +5,8 @@
 //!   has just asked for. It is asked beside the client's own question, and once for all.
 //! - The word is believed for a while, also over a restart. As long as upstream says nothing new, what
 //!   it said before counts, however old. If it never said anything, nothing is served.
+//! - So it is also where nothing is to be asked: what was never found to be public is not served before
+//!   the operator says so.
 //! - Where everything is shared, and where no credentials are configured, nobody is asked.
 
 use std::{sync::Arc, time::Duration};
@@ -232,7 +234,15 @@ impl Mirror {
 
 /// What holds while upstream does not say who may see a repository, for this reason.
 fn fall_back(repository: &Repository, old: Option<Verdict>, error: Error) -> Result<(), Error> {
-    old.map_or(Err(error), |old| permit(repository, old.visibility))
+    match (old, error) {
+        (Some(old), _) => permit(repository, old.visibility),
+        // Nobody will ask until the operator does something.
+        (None, Error::Offline(why)) => Err(Error::Offline(format!(
+            "{why}; nobody has asked yet whether {repository} is public, so that only share_private \
+             in its [[upstream]] has it served"
+        ))),
+        (None, error) => Err(error),
+    }
 }
 
 fn permit(repository: &Repository, visibility: Visibility) -> Result<(), Error> {

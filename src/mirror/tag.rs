@@ -66,10 +66,10 @@ impl Mirror {
     ) -> Result<Found, Error> {
         let mirrored = self.mirrored(repository)?;
         let cached = self.cached_tag(repository, tag).await?;
-        if let Some(found) = self.hit_by_tag(mirrored, repository, &cached).await? {
+        if let Some(found) = self.hit_by_tag(mirrored, repository, tag, &cached).await? {
             return Ok(found);
         }
-        let spending = self.spending(&cached);
+        let spending = self.spending(mirrored, &cached);
         let refresh = self.clone().refresh(repository.clone(), tag.clone(), spending);
         let refresh = tokio::spawn(refresh);
         let refresh = async { refresh.await.unwrap_or_else(|_| Err(Error::lost())) };
@@ -87,7 +87,7 @@ impl Mirror {
     ) -> Result<Found, Error> {
         let mirrored = self.mirrored(repository)?;
         let cached = self.cached_tag(repository, tag).await?;
-        if let Some(found) = self.hit_by_tag(mirrored, repository, &cached).await? {
+        if let Some(found) = self.hit_by_tag(mirrored, repository, tag, &cached).await? {
             return Ok(found);
         }
         match self.ask(mirrored, &cached, deadline, self.check_tag(repository, tag)).await {
@@ -121,8 +121,9 @@ impl Mirror {
             return Ok(());
         }
         let reference = Reference::Digest(announced.digest.clone());
-        let (upstream, spending) = (self.upstream(repository)?, self.spending(cached));
-        Ok(upstream.admits_manifest(repository.name(), &reference, spending).await?)
+        let mirrored = self.mirrored(repository)?;
+        let spending = self.spending(mirrored, cached);
+        Ok(mirrored.upstream.admits_manifest(repository.name(), &reference, spending).await?)
     }
 
     /// The tag's manifest, if upstream confirmed it not long ago.
@@ -130,9 +131,11 @@ impl Mirror {
         &self,
         mirrored: &Mirrored,
         repository: &Repository,
+        tag: &Tag,
         cached: &Option<Cached>,
     ) -> Result<Option<Found>, Error> {
-        let Some(cached) = self.fresh(mirrored, cached) else {
+        let ttl = self.tag_ttl(mirrored, repository, Some(tag));
+        let Some(cached) = self.fresh(ttl, cached) else {
             return Ok(None);
         };
         self.ensure_obtainable(repository, &cached.content).await?;
@@ -175,15 +178,14 @@ impl Mirror {
         Ok(content.map(|content| Cached { content, checked_at: tagged.checked_at }))
     }
 
-    /// What is cached, if upstream confirmed it not long ago.
+    /// What is cached, if upstream confirmed it less than `ttl` ago.
     pub(super) fn fresh<'a>(
         &self,
-        mirrored: &Mirrored,
+        ttl: Duration,
         cached: &'a Option<Cached>,
     ) -> Option<&'a Cached> {
-        cached
-            .as_ref()
-            .filter(|cached| self.age(cached.checked_at).is_some_and(|age| age < mirrored.tag_ttl))
+        let is_fresh = |cached: &&Cached| self.age(cached.checked_at).is_some_and(|age| age < ttl);
+        cached.as_ref().filter(is_fresh)
     }
 
     /// Waits for upstream: as long as the client may wait when nothing is cached that could be served
@@ -196,7 +198,7 @@ impl Mirror {
         deadline: Instant,
         question: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let until = match self.is_spare(cached) {
+        let until = match self.is_spare(mirrored, cached) {
             true => self.patience(mirrored).min(deadline),
             false => deadline,
         };
@@ -208,13 +210,13 @@ impl Mirror {
     }
 
     /// What the present manifest of a tag may cost.
-    fn spending(&self, cached: &Option<Cached>) -> Spending {
-        if self.is_spare(cached) { Spending::AboveReserve } else { Spending::All }
+    fn spending(&self, mirrored: &Mirrored, cached: &Option<Cached>) -> Spending {
+        if self.is_spare(mirrored, cached) { Spending::AboveReserve } else { Spending::All }
     }
 
     /// Whether there is something that can be served instead of upstream's answer.
-    fn is_spare(&self, cached: &Option<Cached>) -> bool {
-        cached.as_ref().is_some_and(|cached| !self.is_too_old(cached.checked_at))
+    fn is_spare(&self, mirrored: &Mirrored, cached: &Option<Cached>) -> bool {
+        cached.as_ref().is_some_and(|cached| !self.is_too_old(mirrored, cached.checked_at))
     }
 
     /// Asks upstream what the tag means now; one HEAD for all who want to know.
@@ -237,7 +239,7 @@ impl Mirror {
         repository: &Repository,
         tag: &Tag,
     ) -> Result<Option<Announced>, Error> {
-        let ttl = self.mirrored(repository)?.tag_ttl;
+        let ttl = self.tag_ttl(self.mirrored(repository)?, repository, Some(tag));
         let announced = self.announcements.get(&(repository.clone(), tag.clone()));
         Ok(announced.filter(|announced| self.age(announced.at).is_some_and(|age| age < ttl)))
     }
@@ -252,7 +254,8 @@ impl Mirror {
             return Ok(Some(Checked::Announced(announced)));
         }
         let cached = self.cached_tag(repository, tag).await?;
-        let fresh = self.fresh(self.mirrored(repository)?, &cached);
+        let ttl = self.tag_ttl(self.mirrored(repository)?, repository, Some(tag));
+        let fresh = self.fresh(ttl, &cached);
         Ok(fresh.map(|cached| Checked::Fetched(cached.content.clone())))
     }
 
@@ -273,7 +276,8 @@ impl Mirror {
                 Ok(Checked::Announced(announced))
             }
             Ok(None) => {
-                let spending = self.spending(&self.cached_tag(&repository, &tag).await?);
+                let mirrored = self.mirrored(&repository)?;
+                let spending = self.spending(mirrored, &self.cached_tag(&repository, &tag).await?);
                 let fetched = self.fetch(&repository, &reference, spending, deadline).await;
                 fetched.map(Checked::Fetched)
             }
@@ -385,9 +389,9 @@ impl Mirror {
     ) -> Result<Found, Error> {
         // A deleted tag is dropped by the check that learnt of it.
         let is_dropped = self.store.tag(repository, tag).is_none();
-        let Some(cached) =
-            cached.filter(|cached| !is_dropped && !self.is_too_old(cached.checked_at))
-        else {
+        let mirrored = self.mirrored(repository)?;
+        let is_young = |cached: &Cached| !self.is_too_old(mirrored, cached.checked_at);
+        let Some(cached) = cached.filter(|cached| !is_dropped && is_young(cached)) else {
             return Err(error);
         };
         let is_obtainable = if matches!(error, Error::Limited { .. }) {
@@ -407,13 +411,14 @@ impl Mirror {
 
     /// Whether upstream has no such thing, and the mirror is to follow.
     pub(super) fn is_deletion(&self, error: &Error) -> bool {
-        matches!((error, self.rules.on_deleted), (Error::NotFound(_), OnDeleted::Follow))
+        matches!((error, self.cache.on_deleted), (Error::NotFound(_), OnDeleted::Follow))
     }
 
-    /// Whether a tag confirmed so long ago may not be served without asking.
-    pub(super) fn is_too_old(&self, checked_at: SystemTime) -> bool {
-        match (self.rules.max_stale, self.age(checked_at)) {
-            (Some(limit), Some(age)) => age > limit,
+    /// Whether a tag confirmed so long ago may not be served without asking. Where nothing is to be
+    /// asked, there is none.
+    pub(super) fn is_too_old(&self, mirrored: &Mirrored, checked_at: SystemTime) -> bool {
+        match (self.cache.max_stale, self.age(checked_at)) {
+            (Some(limit), Some(age)) => age > limit && !mirrored.is_offline(),
             (Some(_) | None, _) => false,
         }
     }

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 
 use super::{
     API_VERSION, Body, CONTENT_DIGEST, RETRY_LIMITED, RETRY_UNREACHABLE, empty, etag, failure,
-    multipart::Multipart, set, too_many,
+    forbidden, multipart::Multipart, set, too_many,
 };
 use crate::{
     mirror::{self, Blob, RangeError},
@@ -46,12 +46,13 @@ pub fn blob(digest: &Digest, blob: Blob, conditions: &Conditions) -> Response<Bo
 pub fn blob_error(error: &mirror::Error) -> Response<Body> {
     use mirror::Error;
     match error {
-        Error::NotFound(_) | Error::Denied(_) | Error::Refused(_) => {
+        Error::NotFound(_) | Error::Denied(_) | Error::Offline(_) | Error::Refused(_) => {
             failure(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", &error.to_string())
         }
         Error::Unreachable(_) | Error::Unusable(_) | Error::Timeout(_) | Error::Store(_) => {
             too_many(error, RETRY_UNREACHABLE)
         }
+        Error::Forbidden(_) => forbidden(&error.to_string()),
         Error::Limited { .. } => too_many(error, RETRY_LIMITED),
     }
 }

@@ -189,6 +189,7 @@ fn upstream((registry, alias, host): (&str, &str, &str)) -> config::Upstream {
         trusted_realms: Vec::new(),
         max_connections: config::MIN_CONNECTIONS,
         quota_reserve: 0,
+        offline: false,
     }
 }
 

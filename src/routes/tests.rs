@@ -16,6 +16,7 @@ fn upstream(registry: &str, alias: &str, host: &str) -> config::Upstream {
         trusted_realms: Vec::new(),
         max_connections: config::MIN_CONNECTIONS,
         quota_reserve: 0,
+        offline: false,
     }
 }
 

@@ -87,7 +87,7 @@ impl Selection {
             return;
         }
         match keep() {
-            Keep::For(limit) if may_have_expired && unused >= limit => {
+            keep if may_have_expired && keep.ends_after(unused) => {
                 self.expired_bytes = self.expired_bytes.saturating_add(candidate.disk);
                 self.expired.push(candidate);
             }

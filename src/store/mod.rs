@@ -166,6 +166,8 @@ struct Shared {
     evictions: Arc<Semaphore>,
     running: RunningTime,
     expire_after: Option<Duration>,
+    /// No content leaves by age before it was unused for so long. `None`: none ever does.
+    shortest_life: Option<Duration>,
     clock: Clock,
     metrics: Arc<Metrics>,
     keepers: Mutex<Vec<Keeper>>,
@@ -389,7 +391,7 @@ impl Store {
         self.0.memory.with(|table| table.touch(digest, now));
     }
 
-    /// Begins to look for what was not used for `expire_after` of running time, or passes the limits.
+    /// Begins to look for what was not used for longer than it is kept, or passes the limits.
     pub fn begin_sweep(&self) -> Sweep {
         Sweep::begin(Arc::clone(&self.0))
     }

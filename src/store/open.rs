@@ -48,6 +48,7 @@ impl Store {
     ) -> Result<Store, OpenError> {
         let (directory, lock) = Directory::open(data_dir)?;
         let (index, mut table, before) = load_index(&directory);
+        table.apply_rules(cache.rules.clone());
         let running = RunningTime::resume(before, clock.clone());
         let ledger = Ledger::default();
         let downloads = Downloads::open(&directory, running.clone(), &ledger);
@@ -77,6 +78,7 @@ impl Store {
             room,
             evictions: Arc::new(Semaphore::new(1)),
             expire_after: cache.expire_after,
+            shortest_life: cache.shortest_life(),
             keepers: Mutex::default(),
             directory,
             running,

@@ -18,7 +18,7 @@ const STEP: usize = 4096;
 /// How long it is remembered who may see a repository of which nothing is here.
 const VERDICT_LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// A look at what nobody used for `expire_after` of running time, as of the moment it began: what
+/// A look at what nobody used for as long as it is kept, in running time, as of the moment it began: what
 /// expires after that is not seen, so that nothing is removed which nobody could ask to keep.
 #[derive(Debug)]
 pub struct Sweep {
@@ -33,7 +33,7 @@ impl Sweep {
 
     /// The registries of which anything may have expired.
     pub async fn concerned(&self) -> HashSet<Registry> {
-        let Some(limit) = self.store.expire_after else {
+        let Some(limit) = self.store.shortest_life else {
             return HashSet::new();
         };
         let (store, now) = (Arc::clone(&self.store), self.now);
@@ -89,7 +89,7 @@ impl Shared {
         unreachable: Vec<Registry>,
         now: Moment,
     ) -> Vec<Victim> {
-        let selection = Selection::new(goal, self.expire_after);
+        let selection = Selection::new(goal, self.shortest_life);
         self.select(selection, &self.keeping(unreachable), now)
     }
 

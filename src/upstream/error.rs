@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::oci::Registry;
+
 /// Why upstream gave no answer that can be used. The text is for logs and clients; it holds no secret.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -44,6 +46,9 @@ pub enum Error {
     /// The registry itself has not said no.
     #[error("{0}")]
     RefusedElsewhere(String),
+    /// Nobody was asked: the operator says to ask nothing here.
+    #[error("Larder is offline for {0} (offline = true): what is cached is all there is")]
+    Offline(Registry),
     /// An answer that breaks the protocol or a rule of trust, such as a manifest that is too
     /// large, a redirect to a link-local address, or a GET that is not implemented (501).
     #[error("{0}")]

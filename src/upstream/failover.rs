@@ -88,6 +88,7 @@ impl Upstream {
     where
         F: Future<Output = Result<T, Error>>,
     {
+        self.ensure_online()?;
         let connections = &self.inner.connections;
         let mut vain = Vain::new(endpoints);
         for round in 1..=ROUNDS {
@@ -112,6 +113,7 @@ impl Upstream {
         ask: &Ask<'_>,
         limit: Duration,
     ) -> Result<Answer, Error> {
+        self.ensure_online()?;
         let endpoint = self.inner.endpoints.get(place.0).ok_or_else(|| self.left_alone(&[]))?;
         let connection = self.inner.connections.for_exchange(ask.operation).await;
         let leave = endpoint.breaker().admit_anyway();

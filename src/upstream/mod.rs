@@ -102,6 +102,8 @@ pub struct Shared<'a> {
 
 struct Inner {
     registry: Registry,
+    /// Whether nothing is asked of it.
+    is_offline: bool,
     /// In order of preference.
     endpoints: Vec<Endpoint>,
     health: Arc<Health>,
@@ -177,6 +179,7 @@ impl Upstream {
         Ok(Upstream {
             inner: Arc::new(Inner {
                 registry: config.registry.clone(),
+                is_offline: config.offline,
                 endpoints,
                 health,
                 connections,
@@ -187,6 +190,17 @@ impl Upstream {
     /// The registry this stands for.
     pub fn registry(&self) -> &Registry {
         &self.inner.registry
+    }
+
+    /// Succeeds unless the operator says to ask nothing of it. Then every question fails like this.
+    ///
+    /// # Errors
+    /// [`Error::Offline`].
+    pub fn ensure_online(&self) -> Result<(), Error> {
+        match self.inner.is_offline {
+            true => Err(Error::Offline(self.registry().clone())),
+            false => Ok(()),
+        }
     }
 
     /// HEAD of a manifest, redirects followed.
@@ -220,13 +234,14 @@ impl Upstream {
     /// Whether a GET of this manifest would be sent now, and no pause or reserve be in its way.
     ///
     /// # Errors
-    /// [`Error::Limited`], as the GET itself would end.
+    /// As the GET itself would end: [`Error::Limited`] or [`Error::Offline`].
     pub async fn admits_manifest(
         &self,
         name: &Name,
         reference: &Reference,
         spending: Spending,
     ) -> Result<(), Error> {
+        self.ensure_online()?;
         let ask = Ask::manifest_get(name, reference).spending(spending);
         let mut refused = Ok(());
         for endpoint in &self.inner.endpoints {
@@ -381,6 +396,9 @@ impl Upstream {
     /// Whether upstream answers now: one `GET /v2/`, shared by all who ask at once, at most `limit`.
     /// An endpoint whose breaker is open does not, and is not asked.
     pub async fn probe(&self, limit: Duration) -> bool {
+        if self.ensure_online().is_err() {
+            return false;
+        }
         let upstream = self.clone();
         let probe = self
             .inner

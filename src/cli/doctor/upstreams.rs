@@ -6,6 +6,7 @@ use super::report::{Row, Section};
 use crate::{
     clock::Clock,
     config::{self, Config},
+    finding::{Findings, Verdict},
     oci::Reference,
     upstream::{SampleImage, SampleSource, Upstream},
 };
@@ -67,6 +68,11 @@ pub(super) async fn examine(examinees: &[Examinee], clock: &Clock) -> Vec<Row> {
 
 async fn examine_one(examinee: &Examinee, clock: &Clock) -> Vec<Row> {
     let registry = examinee.client.registry();
+    if examinee.client.ensure_online().is_err() {
+        let mut findings = Findings::default();
+        findings.note("offline", Verdict::skipped("nothing is asked here (offline = true)"));
+        return Row::all(Section::Upstream, registry.as_str(), findings.into_vec());
+    }
     let examined = examinee.client.examine(&examinee.samples, clock).await;
     let is_alone = examined.len() == 1;
     let rows = examined.into_iter().flat_map(|examined| {

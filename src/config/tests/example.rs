@@ -7,7 +7,7 @@ use super::*;
 const EXAMPLE: &str = include_str!("../../../config.example.toml");
 
 /// Keys that hold tables with keys of their own.
-const LISTS_OF_TABLES: [&str; 2] = ["upstream.credentials", "upstream.endpoints"];
+const LISTS_OF_TABLES: [&str; 3] = ["cache.rule", "upstream.credentials", "upstream.endpoints"];
 
 /// The example with every key uncommented, up to the upstreams and from there on.
 fn uncommented_example(setting: &Setting) -> (String, String) {
@@ -43,6 +43,8 @@ fn the_example_shows_the_defaults() {
     // The default is to have none of these, which no value shows.
     assert!(shown.tls.take().is_some());
     assert!(shown.admin.token_file.take().is_some());
+    assert!(!shown.cache.rules.is_empty());
+    shown.cache.rules = Rules::default();
     assert_eq!(format!("{shown:?}"), format!("{defaults:?}"));
 
     let listen = settings.lines().find(|line| line.starts_with("listen")).unwrap();

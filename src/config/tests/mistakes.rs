@@ -112,6 +112,67 @@ const MISTAKES: &[(&str, &str)] = &[
         "[[upstream]]\nregistry = \"a.b\"\nproxy = \"http://me:s3cret/x@proxy\"",
         r#"larder.toml:3: upstream.proxy: is no proxy; write for example http://proxy:3128, with user:password@ before the host if need be, special characters in them as %40, or "direct""#,
     ),
+    // Rules
+    (
+        "[[cache.rule]]\ntag_ttl = \"1m\"",
+        "larder.toml:1: cache.rule.match: is missing; write for example match = \"docker.io/library/*:*\"",
+    ),
+    (
+        "[[cache.rule]]\nmatch = \"docker.io/**\"",
+        "larder.toml:2: cache.rule.match: says nothing of these images; add tag_ttl, expire_after, pin or deny (deny = false makes an exception from the rules below)",
+    ),
+    (
+        "[[cache.rule]]\nmatch = \"docker.io/**\"\npin = true\ndeny = true",
+        "larder.toml:3: cache.rule.pin: keeps what nobody gets; write pin or deny, not both",
+    ),
+    (
+        "[[cache.rule]]\nmatch = \"docker.io/**\"\npin = true\nexpire_after = \"1d\"",
+        "larder.toml:4: cache.rule.expire_after: has no effect on what is pinned; leave it out",
+    ),
+    (
+        "[[cache.rule]]\nmatch = \"docker.io/**\"\ntag_ttl = \"1d\"\ndeny = true",
+        "larder.toml:3: cache.rule.tag_ttl: has no effect on what is denied; leave it out",
+    ),
+    (
+        "[[cache.rule]]\nmatch = \"docker.io/Library/**\"\ndeny = true",
+        r#"larder.toml:2: cache.rule.match: "docker.io/Library/**" is no pattern of images; write for example "docker.io/library/*:*", in small letters up to the tag"#,
+    ),
+    (
+        "[[cache.rule]]\nmatch = 7\ndeny = true",
+        r#"larder.toml:2: cache.rule.match: 7 is no pattern of images; write for example "docker.io/library/*:*", in small letters up to the tag"#,
+    ),
+    (
+        "[[cache.rule]]\nmatch = \"ghcr.io/a@sha256:00\"\npin = true",
+        r#"larder.toml:2: cache.rule.match: a rule is about names; leave out the digest, and write for example "docker.io/library/nginx:1.*""#,
+    ),
+    (
+        "[[cache.rule]]\nmatch = \"nginx:1.*\"\ndeny = true",
+        r#"larder.toml:2: cache.rule.match: "nginx:1.*" is without a registry; write "docker.io/library/nginx:1.*""#,
+    ),
+    (
+        "[[cache.rule]]\nmatch = \"bitnami/*\"\ndeny = true",
+        r#"larder.toml:2: cache.rule.match: "bitnami/*" is without a registry; write "docker.io/bitnami/*""#,
+    ),
+    (
+        "[[cache.rule]]\nmatch = \"docker.io/nginx\"\ndeny = true",
+        r#"larder.toml:2: cache.rule.match: "docker.io/nginx" is short for another name; write "docker.io/library/nginx""#,
+    ),
+    (
+        "[[cache.rule]]\nmatch = \"gh.local/a:1\"\ndeny = true\n[[upstream]]\nregistry = \"ghcr.io\"\naliases = [\"gh.local\"]",
+        r#"larder.toml:2: cache.rule.match: "gh.local/a:1" is not by the registry's own name: gh.local is an alias of ghcr.io; write "ghcr.io/a:1""#,
+    ),
+    (
+        "[cache.rule]\nmatch = \"docker.io/**\"",
+        "larder.toml:1: cache.rule: is no list of sections; write [[cache.rule]]",
+    ),
+    (
+        "[[cache.rule]]\nmatch = \"docker.io/**\"\ndenied = true\npin = true",
+        "larder.toml:3: cache.rule.denied: no such key; the nearest is cache.rule.deny",
+    ),
+    (
+        "[cache]\noffline = \"yes\"",
+        r#"larder.toml:2: cache.offline: "yes" is neither true nor false"#,
+    ),
     // Keys
     (
         "[cache]\nexpires_after = \"90d\"",

@@ -10,6 +10,7 @@
 mod changes;
 mod keeping;
 mod names;
+mod ruled;
 mod slots;
 mod usage;
 mod visibility;
@@ -32,7 +33,10 @@ use self::{
     visibility::Verdicts,
 };
 use super::running::Moment;
-use crate::oci::{Children, Digest, MAX_NESTING, Manifest, Repository};
+use crate::{
+    config::Rules,
+    oci::{Children, Digest, MAX_NESTING, Manifest, Repository},
+};
 
 /// Everything that is known. See the [module](self).
 #[derive(Debug, Default)]
@@ -40,6 +44,7 @@ pub struct Table {
     slots: Slots,
     repositories: Vec<RepositorySlot>,
     repository_ids: HashMap<Repository, RepositoryId>,
+    rules: Rules,
     verdicts: Verdicts,
     totals: Totals,
     changes: Changes,

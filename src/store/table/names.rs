@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     PointerRow, Table, insert_sorted,
+    ruled::Ruled,
     slots::{Id, Kind, Slot},
 };
 use crate::{
@@ -22,17 +23,19 @@ pub struct RepositoryId(u32);
 /// What upstream showed in a repository.
 #[derive(Debug)]
 pub(super) struct RepositorySlot {
-    repository: Repository,
-    pointers: BTreeMap<Pointer, PointerSlot>,
+    pub(super) repository: Repository,
+    pub(super) pointers: BTreeMap<Pointer, PointerSlot>,
     /// Manifests that clients ask for by digest or did ask for by tag.
     manifests: BTreeSet<Id>,
     /// Lists of referrers that upstream showed as nothing else. Nobody may have them by digest.
     lists: BTreeSet<Id>,
+    /// What the rules say of it, if any is about it. Knows every tag among the pointers.
+    pub(super) ruled: Option<Box<Ruled>>,
 }
 
 #[derive(Debug)]
-struct PointerSlot {
-    manifest: Id,
+pub(super) struct PointerSlot {
+    pub(super) manifest: Id,
     checked_at: SystemTime,
 }
 
@@ -104,8 +107,7 @@ impl Table {
         let manifest = self.slots.find_or_make(&row.digest, now);
         let checked_at = row.checked_at;
         if let Some(slot) = self.repository_mut(id) {
-            let meaning = PointerSlot { manifest, checked_at };
-            slot.pointers.insert(pointer.clone(), meaning);
+            slot.set(pointer, PointerSlot { manifest, checked_at });
         }
         self.mark_pointer(id, pointer);
     }
@@ -129,8 +131,8 @@ impl Table {
         let Some(id) = self.repository_ids.get(repository).copied() else {
             return;
         };
-        let dropped = self.repository_mut(id).and_then(|slot| slot.pointers.remove(pointer));
-        if dropped.is_some() {
+        let dropped = self.repository_mut(id).is_some_and(|slot| slot.unset(pointer));
+        if dropped {
             self.mark_pointer(id, pointer);
         }
     }
@@ -251,7 +253,7 @@ impl Table {
         let Some((id, slot)) = self.slots.find(digest).zip(self.slots.of(digest)) else {
             return Vec::new();
         };
-        let shown = slot.repositories.iter().filter_map(|id| self.repositories.get(id.index()));
+        let shown = slot.repositories.iter().filter_map(|id| self.repository_at(*id));
         let names = shown.flat_map(|slot| {
             let meant = slot.pointers.iter().filter(|(_, to)| to.manifest == id);
             let tags = meant.filter_map(|(pointer, _)| pointer.tag());
@@ -263,16 +265,12 @@ impl Table {
 
     /// The registries of these repositories.
     pub(super) fn registries(&self, repositories: &HashSet<RepositoryId>) -> HashSet<Registry> {
-        let slots = repositories.iter().filter_map(|id| self.repositories.get(id.index()));
+        let slots = repositories.iter().filter_map(|id| self.repository_at(*id));
         slots.map(|slot| slot.repository.registry().clone()).collect()
     }
 
-    /// Whether one of these repositories is of one of the registries.
-    pub(super) fn any_of(&self, repositories: &[RepositoryId], registries: &[Registry]) -> bool {
-        repositories
-            .iter()
-            .filter_map(|id| self.repositories.get(id.index()))
-            .any(|slot| registries.contains(slot.repository.registry()))
+    pub(super) fn repository_at(&self, id: RepositoryId) -> Option<&RepositorySlot> {
+        self.repositories.get(id.index())
     }
 
     /// Forgets what points to a manifest, where the digest may be seen, and what was said there to
@@ -293,7 +291,7 @@ impl Table {
             let pointers = slot.pointers.iter().filter(|(pointer, to)| is_gone(pointer, to));
             let pointers: Vec<Pointer> = pointers.map(|(pointer, _)| pointer.clone()).collect();
             for pointer in &pointers {
-                slot.pointers.remove(pointer);
+                slot.unset(pointer);
             }
             self.changes.layout |= shown;
             for pointer in &pointers {
@@ -340,6 +338,7 @@ impl Table {
         // Each has a name of its own in memory: there are never four thousand million.
         let id = RepositoryId(u32::try_from(self.repositories.len()).unwrap_or(u32::MAX));
         self.repositories.push(RepositorySlot {
+            ruled: Ruled::of(&self.rules, repository),
             repository: repository.clone(),
             pointers: BTreeMap::new(),
             manifests: BTreeSet::new(),
@@ -361,8 +360,34 @@ impl Table {
     }
 }
 
+impl RepositorySlot {
+    fn set(&mut self, pointer: &Pointer, meaning: PointerSlot) {
+        let manifest = meaning.manifest;
+        let before = self.pointers.insert(pointer.clone(), meaning).map(|slot| slot.manifest);
+        if let Some((ruled, tag)) = self.ruled.as_mut().zip(pointer.tag())
+            && before != Some(manifest)
+        {
+            if let Some(before) = before {
+                ruled.remove(tag, before);
+            }
+            ruled.add(tag, manifest);
+        }
+    }
+
+    /// Tells whether it meant something.
+    fn unset(&mut self, pointer: &Pointer) -> bool {
+        let Some(meant) = self.pointers.remove(pointer) else {
+            return false;
+        };
+        if let Some((ruled, tag)) = self.ruled.as_mut().zip(pointer.tag()) {
+            ruled.remove(tag, meant.manifest);
+        }
+        true
+    }
+}
+
 impl Pointer {
-    fn tag(&self) -> Option<&Tag> {
+    pub(super) fn tag(&self) -> Option<&Tag> {
         match self {
             Pointer::Tag(tag) => Some(tag),
             Pointer::Referrers(_) => None,

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use super::{CannotTake, OpenError, Store};
 use crate::{
     clock::Clock,
-    config::{Cache, OnDeleted, Size},
+    config::{Cache, OnDeleted, Rules, Size},
     metrics::Metrics,
     oci::{Algorithm, Digest, Manifest, Repository, Tag},
 };
@@ -141,6 +141,8 @@ fn cache() -> Cache {
         check_timeout: Duration::from_secs(2),
         negative_ttl: Duration::from_secs(10),
         on_deleted: OnDeleted::Follow,
+        offline: false,
+        rules: Rules::default(),
     }
 }
 

@@ -76,6 +76,7 @@ fn build_with(endpoints: Vec<Endpoint>, trusted_realms: &[&str], shared: &Shared
         trusted_realms: trusted_realms.iter().map(ToString::to_string).collect(),
         max_connections: 100,
         quota_reserve: 0,
+        offline: false,
     };
     Upstream::new(&config, shared).unwrap()
 }
@@ -126,6 +127,7 @@ fn kind(error: &Error) -> &'static str {
         Error::Limited { .. } => "limited",
         Error::HeadRefused(_) => "head refused",
         Error::RefusedElsewhere(_) => "refused elsewhere",
+        Error::Offline(_) => "offline",
         Error::Invalid(_) => "invalid",
     }
 }

@@ -84,6 +84,7 @@ async fn a_repository_is_private_when_we_may_see_what_strangers_may_not() {
                 | Error::Denied(_)
                 | Error::HeadRefused(_)
                 | Error::RefusedElsewhere(_)
+                | Error::Offline(_)
                 | Error::Invalid(_) => panic!("{error:?}"),
             });
             let case = format!("{} {} to strangers: {sample:?}", to_strangers.0, to_strangers.1);

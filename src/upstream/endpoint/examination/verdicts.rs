@@ -126,6 +126,7 @@ pub(super) fn refusal_verdict(sample: &SampleImage, identity: &Identity, error: 
         | Error::NotFound(_)
         | Error::Limited { .. }
         | Error::RefusedElsewhere(_)
+        | Error::Offline(_)
         | Error::Invalid(_) => Verdict::bad(error.to_string()),
     }
 }
