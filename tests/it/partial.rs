@@ -184,3 +184,15 @@ async fn what_upstream_contradicts_is_not_kept() {
         assert_eq!(setting.asked(), [None, from_half(), None]);
     }
 }
+
+/// Nobody may ask for the rest, so that no client is promised what cannot come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_beginning_is_nothing_while_offline() {
+    let setting = Setting::start().await;
+    let mirror = setting.left_half().await.set("cache.offline", true).start().await;
+    let asked = setting.asked();
+    let answer = mirror.get(&setting.path).await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.error().await.1.contains("offline"));
+    assert_eq!(setting.asked(), asked);
+}

@@ -1,5 +1,7 @@
 //! The table alone.
 
+mod keeping;
+
 use std::time::SystemTime;
 
 use super::*;
