@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Rule, Rules, reader::Section, value};
+use super::{Rules, reader::Section, value};
 
 const MAX_SIZE: Size = Size::Percent(80);
 const EXPIRE_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -63,7 +63,8 @@ impl Cache {
     /// Running time after which the first unused blob may leave, by this section or a rule. `None`:
     /// none ever does.
     pub fn shortest_life(&self) -> Option<Duration> {
-        self.rules.iter().filter_map(Rule::life).chain([self.expire_after]).flatten().min()
+        let stated = self.rules.iter().filter_map(|rule| rule.expire_after);
+        stated.chain([self.expire_after]).flatten().min()
     }
 
     /// Bytes to leave free on a file system of `total` bytes.

@@ -32,7 +32,9 @@ pub struct Rule {
     images: Images,
     /// How long a tag is served without asking upstream. `None`: as long as the upstream's key says.
     pub tag_ttl: Option<Duration>,
-    expire_after: Option<Option<Duration>>,
+    /// Running time after which it leaves unused; the inner `None`: never by age. `None`: as long as
+    /// `cache.expire_after` says.
+    pub expire_after: Option<Option<Duration>>,
     /// Whether it never leaves the cache.
     pub pin: bool,
     /// Whether nobody gets it.
@@ -65,7 +67,11 @@ impl Rules {
 
     /// The rules that have images in a repository.
     pub fn of(&self, repository: &Repository) -> RepositoryRules {
-        let rules = self.0.iter().filter(|rule| rule.images.are_in(repository));
+        if self.is_empty() {
+            return RepositoryRules::default();
+        }
+        let name = repository.to_string();
+        let rules = self.0.iter().filter(|rule| rule.images.are_in(&name));
         RepositoryRules(rules.cloned().collect())
     }
 
@@ -109,12 +115,6 @@ impl Rule {
         self.images.as_str()
     }
 
-    /// Running time after which it leaves unused; the inner `None`: never by age. `None`: as long as
-    /// `cache.expire_after` says.
-    pub fn life(&self) -> Option<Option<Duration>> {
-        self.expire_after
-    }
-
     fn read(mut keys: Section<'_, '_>, upstreams: &[Upstream]) -> Option<Rule> {
         if !keys.has("match") {
             let message = "is missing; write for example match = \"docker.io/library/*:*\"";
@@ -148,7 +148,7 @@ fn refuse_contradictions(keys: &mut Section<'_, '_>, pin: bool, deny: bool) {
     }
 }
 
-/// Why a rule never is the first that matches.
+/// Why a rule is never the first that matches.
 fn why_idle<'r, 'a: 'r>(
     rule: &Rule,
     mut before: impl Iterator<Item = &'r (Arc<Rule>, Origin<'a>)>,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::support::{
     Auth, FakeRegistry, Image, Index, TestMirror, Upstream,
+    binary::{Daemon, run},
     mirror::{Builder, CONFIG, blob_url, manifest_path},
     random_bytes, sha256,
 };
@@ -241,7 +242,17 @@ async fn doctor_leaves_alone_what_is_offline() {
         builder.upstream(Upstream::docker_io(&site.registry).set("offline", true)).into_file();
     let config = directory.path().join(CONFIG);
     let arguments = ["doctor", "--config", config.to_str().unwrap()];
-    let ended = crate::support::binary::run(&arguments, &[]);
+    let ended = run(&arguments, &[]);
     assert!(ended.output.contains("nothing is asked here (offline = true)"), "{ended:?}");
+    site.assert_nothing_asked();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_says_that_it_is_offline() {
+    let (site, builder) = Site::cut().await;
+    let daemon = Daemon::start_with(builder, &[("LARDER_CACHE_OFFLINE", "true")]).await;
+    assert_eq!(daemon.client().get(&manifest_path("library/x", "latest")).await.status, 200);
+    let log = daemon.log();
+    assert!(log.contains("offline: serves what is cached, and asks nobody"), "{log}");
     site.assert_nothing_asked();
 }

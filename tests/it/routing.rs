@@ -340,6 +340,7 @@ async fn the_upstreams_are_shown() {
         "aliases": ["quay.corp"],
         "server_names": ["quay.mirror.corp"],
         "default": false,
+        "offline": false,
         "endpoints": [{
             "url": format!("{}/", registry.url()),
             "insecure_skip_verify": false,

@@ -7,7 +7,8 @@ use toml::{Table, Value};
 
 use crate::support::{
     FakeRegistry, Image, Index, TestMirror, Upstream,
-    mirror::{Builder, blob_url, manifest_path},
+    binary::run,
+    mirror::{Builder, CONFIG, blob_url, manifest_path},
     sha256,
 };
 
@@ -193,5 +194,21 @@ async fn images_are_kept_as_long_as_the_rule_that_keeps_them_longest() {
     }
     for blob in pinned.blobs().chain(never.blobs()) {
         assert!(mirror.has_blob(&sha256(blob)));
+    }
+}
+
+#[test]
+fn a_rule_that_never_matches_is_told_before_the_start() {
+    let rules = vec![denial("docker.io/library/*"), denial("docker.io/library/x:1")];
+    let directory = TestMirror::builder().set("cache.rule", rules).into_file();
+    let config = directory.path().join(CONFIG);
+    // Of no upstream at all, the first matches nothing either.
+    let ended = run(&["check", "--config", config.to_str().unwrap()], &[]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    for part in [
+        r#"cache.rule.match: "docker.io/library/*" can match no image of any registry"#,
+        r#"cache.rule.match: "docker.io/library/x:1" can never be the first that matches"#,
+    ] {
+        assert!(ended.output.contains("warning: ") && ended.output.contains(part), "{ended:?}");
     }
 }

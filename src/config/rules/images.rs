@@ -6,7 +6,7 @@ use crate::{
         upstreams::{DOCKER_HUB, is_unmistakable},
         written::{Written, Wrong},
     },
-    oci::{Repository, Tag},
+    oci::Tag,
 };
 
 const WANT: &str = "no pattern of images; write for example \"docker.io/library/*:*\", in small letters up to the tag";
@@ -51,9 +51,9 @@ impl Images {
         &self.written
     }
 
-    /// Whether some of a repository's tags can be meant.
-    pub(super) fn are_in(&self, repository: &Repository) -> bool {
-        self.repositories.matches(&repository.to_string())
+    /// Whether some of the tags of a repository, called by its full name, can be meant.
+    pub(super) fn are_in(&self, repository: &str) -> bool {
+        self.repositories.matches(repository)
     }
 
     /// Whether a tag is meant, in a repository of which some are.

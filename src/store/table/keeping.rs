@@ -37,7 +37,7 @@ pub enum Keep {
 impl Keep {
     /// What a rule says of the content that it is about. `None`: nothing.
     pub(super) fn by(rule: &Rule) -> Option<Keep> {
-        if rule.pin { Some(Keep::Always) } else { rule.life().map(Keep::until) }
+        if rule.pin { Some(Keep::Always) } else { rule.expire_after.map(Keep::until) }
     }
 
     /// Whether this ends after so much time without use.
@@ -74,13 +74,13 @@ impl Table {
     /// How long those repositories keep it that use it for itself.
     fn kept_by_repositories(&self, id: Id, keeping: &Keeping) -> Option<Keep> {
         let slot = self.slots.get(id)?;
-        let mut lists_it = ListsIt { table: self, slot, repositories: None };
+        let mut above = Above { table: self, slot, repositories: None };
         let mut longest = None;
         for number in &slot.repositories {
             let Some(repository) = self.repository_at(*number) else {
                 continue;
             };
-            let is_listed = || lists_it.has(*number);
+            let is_listed = || above.are_shown_in(*number);
             longest = longest.max(kept_by_repository(repository, id, keeping, is_listed));
         }
         longest
@@ -115,15 +115,15 @@ fn kept_by_repository(
     by_rules.max(by_outage)
 }
 
-/// The repositories that show a manifest which lists one digest; found when first asked for.
-struct ListsIt<'t> {
+/// The manifests that list one digest, with the repositories that show them once somebody asks.
+struct Above<'t> {
     table: &'t Table,
     slot: &'t Slot,
     repositories: Option<Vec<RepositoryId>>,
 }
 
-impl ListsIt<'_> {
-    fn has(&mut self, repository: RepositoryId) -> bool {
+impl Above<'_> {
+    fn are_shown_in(&mut self, repository: RepositoryId) -> bool {
         let find = || {
             let parents = self.slot.parents.iter().filter_map(|id| self.table.slots.get(*id));
             let mut shown: Vec<_> = parents.flat_map(|slot| &slot.repositories).copied().collect();
