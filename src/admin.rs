@@ -8,11 +8,13 @@
 
 mod answer;
 pub mod events;
+mod images;
 mod page;
 mod refusal;
 mod sweep;
 mod token;
 mod upstreams;
+mod usage;
 mod work;
 
 use std::{error::Error, fmt, sync::Arc};
@@ -124,6 +126,8 @@ impl Admin {
             Page::Readiness => self.readiness(),
             Page::Metrics => Ok(self.metrics()),
             Page::Upstreams => Ok(answer::document(&self.upstreams.document())),
+            Page::Images => self.images(question).await,
+            Page::Usage => self.usage(question).await,
             Page::Sweep => self.sweep(question, self.begin()?),
         }
     }

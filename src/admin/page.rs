@@ -1,6 +1,6 @@
 //! Which pages there are, who may see them, and how they are asked for.
 
-use std::{error::Error, time::Duration};
+use std::{borrow::Cow, error::Error, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, header::CONTENT_TYPE};
@@ -23,21 +23,26 @@ pub(super) enum Page {
     Readiness,
     Metrics,
     Upstreams,
+    Images,
+    Usage,
     Sweep,
 }
 
 /// Every page, and where it is.
-pub(super) const PAGES: [(&str, Page); 5] = [
+pub(super) const PAGES: [(&str, Page); 7] = [
     ("/healthz", Page::Health),
     ("/readyz", Page::Readiness),
     ("/metrics", Page::Metrics),
     ("/api/v1/upstreams", Page::Upstreams),
+    ("/api/v1/images", Page::Images),
+    ("/api/v1/usage", Page::Usage),
     ("/api/v1/sweep", Page::Sweep),
 ];
 
 /// What a page is asked for with.
 #[derive(Debug)]
 pub(super) struct Question {
+    query: String,
     body: Bytes,
 }
 
@@ -51,14 +56,19 @@ impl Page {
     pub(super) fn is_public(self) -> bool {
         match self {
             Page::Health | Page::Readiness | Page::Metrics | Page::Upstreams => true,
-            Page::Sweep => false,
+            Page::Images | Page::Usage | Page::Sweep => false,
         }
     }
 
     /// Whether it changes something: it is asked for by POST.
     pub(super) fn changes_something(self) -> bool {
         match self {
-            Page::Health | Page::Readiness | Page::Metrics | Page::Upstreams => false,
+            Page::Health
+            | Page::Readiness
+            | Page::Metrics
+            | Page::Upstreams
+            | Page::Images
+            | Page::Usage => false,
             Page::Sweep => true,
         }
     }
@@ -85,7 +95,13 @@ impl Question {
             true => read_body(body).await?,
             false => Bytes::new(),
         };
-        Ok(Question { body })
+        let query = head.uri.query().unwrap_or_default().to_owned();
+        Ok(Question { query, body })
+    }
+
+    /// The parameters of the query, each with its value.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+        url::form_urlencoded::parse(self.query.as_bytes())
     }
 
     /// What the body says.

@@ -25,6 +25,8 @@ pub(super) enum Refusal {
     TooLong,
     /// The question makes no sense.
     Wrong(String),
+    /// The disk does not let it be done.
+    Failed(std::io::Error),
     /// Pulls cannot be served now.
     NotReady(String),
     /// Nothing is begun any more.
@@ -50,6 +52,7 @@ impl Refusal {
             Refusal::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Wrong(_) => StatusCode::BAD_REQUEST,
+            Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refusal::NotReady(_) | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -63,6 +66,7 @@ impl Refusal {
             | Refusal::NotJson
             | Refusal::TooLong
             | Refusal::Wrong(_)
+            | Refusal::Failed(_)
             | Refusal::NotReady(_)
             | Refusal::Stopping => None,
         }
@@ -85,6 +89,7 @@ impl Refusal {
             Refusal::NotJson => "only with Content-Type: application/json\n".into(),
             Refusal::TooLong => "the body is too long\n".into(),
             Refusal::Wrong(reason) | Refusal::NotReady(reason) => format!("{reason}\n"),
+            Refusal::Failed(error) => format!("{error}\n"),
             Refusal::Stopping => "Larder is stopping; try again in a moment\n".into(),
         }
     }

@@ -57,6 +57,8 @@ pub(super) enum Failure {
     Usage(String),
     /// It could not be done.
     Failed(String),
+    /// Whoever read the output has gone away: `larder ls | head`.
+    Unheard,
 }
 
 /// Asks `question` where content is kept, and lets `read` make something of the answer.
@@ -89,13 +91,18 @@ pub(super) async fn each_line(
             take(line.trim_ascii_end())?;
         }
         if rest.len() > MAX_LINE {
-            return Err(Failure::failed("the answer is not understood: a line has no end"));
+            return Err(Failure::not_understood("a line has no end"));
         }
     }
     match rest.is_empty() {
         true => Ok(()),
         false => take(&rest),
     }
+}
+
+/// All of an answer that is one document.
+pub(super) async fn document(answer: Answer) -> Result<Bytes, Failure> {
+    Ok(answer.into_body().collect().await.map_err(broken_off)?.to_bytes())
 }
 
 impl Place {
@@ -109,6 +116,11 @@ impl Place {
 }
 
 impl Question {
+    /// Asks for something that changes nothing.
+    pub(super) fn get(target: &str) -> Question {
+        Question { method: Method::GET, target: target.to_owned(), body: Bytes::new() }
+    }
+
     /// Asks for a change. The body is what the page documents.
     pub(super) fn change(path: &str, body: &Value) -> Question {
         let body = body.to_string().into();
@@ -131,11 +143,27 @@ impl Failure {
         Failure::Failed(reason.to_string())
     }
 
-    /// Says it on standard error. What could not be written to a reader who has gone away is no news.
+    /// The answer makes no sense here.
+    pub(super) fn not_understood(error: impl Display) -> Failure {
+        Failure::failed(format_args!(
+            "the daemon's answer is not understood; is it of another version? {error}"
+        ))
+    }
+
+    /// Standard output cannot be written.
+    pub(super) fn unheard(error: io::Error) -> Failure {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Failure::Unheard;
+        }
+        Failure::failed(format_args!("cannot write the output: {error}"))
+    }
+
+    /// Says it on standard error.
     pub(super) fn report(self) -> ExitCode {
         let (reason, code) = match self {
             Failure::Usage(reason) => (reason, ExitCode::from(USAGE)),
             Failure::Failed(reason) => (reason, ExitCode::FAILURE),
+            Failure::Unheard => return ExitCode::FAILURE,
         };
         // Without a standard error there is only the exit code.
         let _ = writeln!(io::stderr(), "{reason}");

@@ -48,11 +48,7 @@ pub(super) async fn follow(
     let mut progress = Progress::new();
     let mut last = None;
     let followed = each_line(answer, |line| {
-        let event = serde_json::from_slice(line);
-        let event = event.map_err(|error| {
-            Failure::failed(format_args!("the daemon is not understood: {error}"))
-        })?;
-        match event {
+        match serde_json::from_slice(line).map_err(Failure::not_understood)? {
             Event::Progress(done) => progress.show(&done),
             Event::Finding(finding) => progress.aside(|| found(finding))?,
             Event::Done(done) => last = Some(Ok(done)),

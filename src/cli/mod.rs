@@ -6,10 +6,13 @@ mod configure;
 mod confirm;
 mod content;
 mod doctor;
+mod du;
 mod events;
 mod logging;
+mod ls;
 mod serve;
 mod sweep;
+mod table;
 mod warnings;
 
 use std::{
@@ -43,6 +46,10 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Print or write what a client has to be told
     Configure(configure::Arguments),
+    /// List the images that are kept
+    Ls(ls::Arguments),
+    /// Tell what the disk is used for
+    Du(du::Arguments),
     /// Remove now what nobody pulls any more
     Sweep(sweep::Arguments),
 }
@@ -62,6 +69,8 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::check(&arguments),
         Command::Doctor(arguments) => doctor::doctor(&arguments),
         Command::Configure(arguments) => configure::configure(arguments),
+        Command::Ls(arguments) => ls::ls(&arguments),
+        Command::Du(arguments) => du::du(&arguments),
         Command::Sweep(arguments) => sweep::sweep(&arguments),
     }
 }

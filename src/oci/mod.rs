@@ -4,6 +4,7 @@ mod descriptor;
 mod digest;
 mod manifest;
 mod name;
+mod platform;
 mod referrers;
 mod visibility;
 
@@ -11,6 +12,7 @@ pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
 pub use manifest::{Children, MAX_MANIFEST_BYTES, MAX_NESTING, Manifest, RefusedManifest};
 pub use name::{InvalidName, Name, Reference, Registry, Repository, Tag};
+pub use platform::Platform;
 pub use referrers::Referrers;
 pub use visibility::Visibility;
 

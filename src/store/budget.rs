@@ -38,6 +38,15 @@ pub struct Goal {
     pub free: u64,
 }
 
+/// What both limits come to, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// What the data directory may hold.
+    pub max_size: u64,
+    /// What stays free of the file system.
+    pub min_free: u64,
+}
+
 /// Why room cannot be had now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Short {
@@ -70,6 +79,18 @@ impl Budget {
             Size::Bytes(_) => limit,
             Size::Percent(_) => limit.max(standing.floor.min(standing.held)),
         }
+    }
+
+    /// What stays of `held` bytes whoever fills the disk, where `half` of them does otherwise. What
+    /// cannot be fetched again stays.
+    pub fn floor(&self, held: u64, half: u64) -> u64 {
+        if self.cache.offline { held } else { half }
+    }
+
+    /// Both limits.
+    pub fn limits(&self, standing: &Standing) -> Limits {
+        let min_free = self.cache.min_free_bytes(standing.total);
+        Limits { max_size: self.limit(standing), min_free }
     }
 
     /// Whether `wanted` bytes more fit.

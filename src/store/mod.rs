@@ -35,14 +35,17 @@ mod examination;
 mod files;
 mod hashing;
 mod index;
+mod inspection;
 mod layout;
 mod ledger;
+mod listing;
 mod making_room;
 mod manifest;
 mod memory;
 mod note;
 mod open;
 mod overhead;
+mod picture;
 mod presence;
 mod rebuild;
 mod room;
@@ -51,6 +54,7 @@ mod sweep;
 mod swept;
 mod table;
 mod threads;
+mod usage;
 
 #[cfg(test)]
 mod tests;
@@ -64,15 +68,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 pub use self::blob::{BlobReader, BlobWriter, VerifiedBlob, WrongDigest};
+pub use self::budget::Limits;
 pub use self::buffers::PIECE;
 pub use self::examination::{Disk, DiskKind, existing_part, try_writing};
+pub use self::inspection::{Inspected, PlatformHere, PlatformState};
+pub use self::listing::Image;
 pub use self::presence::{NoStore, admin_socket, owner};
 pub use self::sweep::Sweep;
 pub use self::swept::{Count, Going, Plan, Swept};
-pub use self::table::Verdict;
+pub use self::table::{Totals, Verdict};
+pub use self::usage::{Grouping, Usage, User};
 use self::{
     buffers::Buffers,
     directory::{Directory, Lock},
@@ -171,6 +179,8 @@ struct Shared {
     clock: Clock,
     metrics: Arc<Metrics>,
     keepers: Mutex<Vec<Keeper>>,
+    /// Whether every file in `blobs/` was looked at since the store was opened.
+    looked_around: watch::Sender<bool>,
 }
 
 /// Blobs.
@@ -394,6 +404,12 @@ impl Store {
     /// Begins to look for what was not used for longer than it is kept, or passes the limits.
     pub fn begin_sweep(&self) -> Sweep {
         Sweep::begin(Arc::clone(&self.0))
+    }
+
+    /// Returns once memory agrees with the files in `blobs/`, as far as they could be looked at.
+    pub async fn looked_around(&self) {
+        // The sender lives as long as this.
+        let _ = self.0.looked_around.subscribe().wait_for(|done| *done).await;
     }
 
     /// Writes what is only in memory, syncs, and marks a clean stop. What is changed later is

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::{
     OpenError, Shared, Store,
@@ -80,6 +80,7 @@ impl Store {
             expire_after: cache.expire_after,
             shortest_life: cache.shortest_life(),
             keepers: Mutex::default(),
+            looked_around: watch::Sender::new(false),
             directory,
             running,
             clock,

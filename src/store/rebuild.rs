@@ -29,6 +29,9 @@ pub fn run(store: &Weak<Shared>) {
         let Findings { adopted, lost } = findings;
         tracing::info!(adopted, lost, "the index agrees with the blobs again");
     }
+    if let Some(shared) = store.upgrade() {
+        shared.looked_around.send_replace(true);
+    }
 }
 
 fn compare(store: &Weak<Shared>, findings: &mut Findings) -> io::Result<()> {

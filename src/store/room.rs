@@ -14,7 +14,7 @@ use rustix::{
 
 use super::{
     CannotTake,
-    budget::{Budget, Goal, Short, Standing},
+    budget::{Budget, Goal, Limits, Short, Standing},
     directory::Directory,
     ledger::{Hold, Ledger},
     memory::{Memory, gauge},
@@ -88,6 +88,12 @@ impl Room {
         Ok(self.budget.goal(&standing, bytes.map_or(0, on_disk)))
     }
 
+    /// What both limits come to now. Blocking.
+    pub fn limits(&self) -> io::Result<Limits> {
+        let standing = self.standing(&mut self.look_closely())?;
+        Ok(self.budget.limits(&standing))
+    }
+
     /// Looks how much there is, for the metrics. Blocking.
     pub fn look(&self) -> io::Result<()> {
         self.standing(&mut self.look_closely()).map(drop)
@@ -155,7 +161,7 @@ impl Room {
             fixed,
             free: self.show(&disk).saturating_sub(self.ledger.unallocated()),
             total: disk.f_blocks.saturating_mul(disk.f_frsize),
-            floor: day.floor(fixed),
+            floor: self.budget.floor(held, day.floor(fixed)),
         };
         self.metrics.store_limit_bytes.set(gauge(self.budget.limit(&standing)));
         Ok(standing)

@@ -40,6 +40,7 @@ mod http2;
 mod ipv6;
 mod lazy;
 mod limits;
+mod listing;
 mod log;
 mod max_connections;
 mod memory;

@@ -9,6 +9,7 @@
 
 mod changes;
 mod keeping;
+mod links;
 mod names;
 mod ruled;
 mod slots;
@@ -22,6 +23,7 @@ use std::{collections::HashMap, sync::Arc};
 
 pub use changes::{Batch, BlobRow, ManifestRow, PointerRow, ProofRow};
 pub use keeping::{Keep, Keeping};
+pub use links::{KnownBy, Link, Named, Place};
 pub use names::{LayoutEntry, Pointer, Proof};
 pub use slots::{Id, Kind};
 pub use visibility::Verdict;
@@ -53,7 +55,9 @@ pub struct Table {
 /// What the files in `blobs/` add up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
+    /// How many.
     pub blobs: u64,
+    /// Their sizes.
     pub bytes: u64,
     /// What the files take up on disk, in [`BLOCK`]s.
     pub blocks: u64,

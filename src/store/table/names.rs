@@ -26,7 +26,7 @@ pub(super) struct RepositorySlot {
     pub(super) repository: Repository,
     pub(super) pointers: BTreeMap<Pointer, PointerSlot>,
     /// Manifests that clients ask for by digest or did ask for by tag.
-    manifests: BTreeSet<Id>,
+    pub(super) manifests: BTreeSet<Id>,
     /// Lists of referrers that upstream showed as nothing else. Nobody may have them by digest.
     lists: BTreeSet<Id>,
     /// What the rules say of it, if any is about it. Knows every tag among the pointers.
@@ -36,7 +36,7 @@ pub(super) struct RepositorySlot {
 #[derive(Debug)]
 pub(super) struct PointerSlot {
     pub(super) manifest: Id,
-    checked_at: SystemTime,
+    pub(super) checked_at: SystemTime,
 }
 
 /// What a repository has an answer for that upstream may change.

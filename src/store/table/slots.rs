@@ -155,7 +155,8 @@ impl Id {
         Id(number)
     }
 
-    fn index(self) -> usize {
+    /// The place of the slot among all.
+    pub fn index(self) -> usize {
         self.0 as usize
     }
 }

@@ -4,6 +4,7 @@ mod blobs;
 mod damage;
 mod expiry;
 mod left;
+mod listing;
 mod names;
 mod room;
 mod scale;

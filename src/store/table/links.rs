@@ -1,0 +1,157 @@
+//! The table read out piece by piece, for what looks at all of it: every digest with what it lists, and
+//! every name with what it means. Pieces of different steps may differ by what happened in between.
+
+use std::{
+    ops::Bound::{Excluded, Unbounded},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use super::{
+    Pointer, Table,
+    names::RepositorySlot,
+    slots::{Id, Kind, Slot},
+};
+use crate::{
+    oci::{Digest, Repository, Tag},
+    store::running::Moment,
+};
+
+/// A digest, and what it lists.
+#[derive(Clone, Debug)]
+pub struct Link {
+    pub id: Id,
+    /// Bytes in the file. `None`: it is not there.
+    pub size: Option<u64>,
+    pub last_use: Moment,
+    /// What it lists, when it is a manifest.
+    pub kind: Option<Kind>,
+    pub children: Box<[Id]>,
+}
+
+/// A manifest that is here, in a repository where clients know it.
+#[derive(Clone, Debug)]
+pub struct Named {
+    pub repository: Repository,
+    pub known_by: KnownBy,
+    pub id: Id,
+    pub digest: Digest,
+    pub media_type: Arc<str>,
+}
+
+/// How clients know a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KnownBy {
+    /// By a tag, which upstream confirmed at that time.
+    Tag(Tag, SystemTime),
+    /// By its digest, or by a tag that meant it once or still does.
+    Digest,
+    /// As the list of what refers to something.
+    Referrers,
+}
+
+/// Where to go on reading names.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    repository: usize,
+    within: Within,
+}
+
+#[derive(Clone, Debug)]
+enum Within {
+    /// After this pointer.
+    Pointers(Option<Pointer>),
+    /// After this manifest.
+    Manifests(Option<Id>),
+}
+
+impl Default for Within {
+    fn default() -> Within {
+        Within::Pointers(None)
+    }
+}
+
+impl Table {
+    /// The digests among the `count` slots from number `from`. `None`: there are no more.
+    pub fn links(&self, from: usize, count: usize) -> Option<Vec<Link>> {
+        let link = |(id, slot): (Id, &Slot)| Link {
+            id,
+            size: slot.present.then_some(slot.size),
+            last_use: slot.last_use,
+            kind: slot.manifest.as_ref().map(|manifest| manifest.kind),
+            children: slot.manifest.as_ref().map_or_else(Box::default, |m| m.children.clone()),
+        };
+        (from < self.slots.end()).then(|| self.slots.range(from, count).map(link).collect())
+    }
+
+    /// Names from `place` on, at most `count`, all of one repository, and where to go on. `None`: there
+    /// are no more.
+    pub fn named(&self, place: Place, count: usize) -> Option<(Vec<Named>, Place)> {
+        let repository = self.repositories.get(place.repository)?;
+        let (named, within) = match place.within {
+            Within::Pointers(after) => self.pointed(repository, after, count),
+            Within::Manifests(after) => self.shown_manifests(repository, after, count),
+        };
+        let next = match within {
+            Some(within) => Place { within, ..place },
+            None => Place { repository: place.repository + 1, within: Within::default() },
+        };
+        Some((named, next))
+    }
+
+    fn pointed(
+        &self,
+        repository: &RepositorySlot,
+        after: Option<Pointer>,
+        count: usize,
+    ) -> (Vec<Named>, Option<Within>) {
+        let from = after.as_ref().map_or(Unbounded, Excluded);
+        let some: Vec<_> = repository.pointers.range((from, Unbounded)).take(count).collect();
+        let named = some.iter().filter_map(|(pointer, slot)| {
+            let known_by = match pointer {
+                Pointer::Tag(tag) => KnownBy::Tag(tag.clone(), slot.checked_at),
+                Pointer::Referrers(_) => KnownBy::Referrers,
+            };
+            self.name(repository, slot.manifest, known_by)
+        });
+        let last = some.last().filter(|_| some.len() == count);
+        let next = match last {
+            Some((pointer, _)) => Within::Pointers(Some((*pointer).clone())),
+            None => Within::Manifests(None),
+        };
+        (named.collect(), Some(next))
+    }
+
+    fn shown_manifests(
+        &self,
+        repository: &RepositorySlot,
+        after: Option<Id>,
+        count: usize,
+    ) -> (Vec<Named>, Option<Within>) {
+        let from = after.as_ref().map_or(Unbounded, Excluded);
+        let some: Vec<Id> =
+            repository.manifests.range((from, Unbounded)).take(count).copied().collect();
+        let named = some.iter().filter_map(|id| self.name(repository, *id, KnownBy::Digest));
+        let next = some.last().filter(|_| some.len() == count);
+        (named.collect(), next.map(|last| Within::Manifests(Some(*last))))
+    }
+
+    fn name(&self, repository: &RepositorySlot, id: Id, known_by: KnownBy) -> Option<Named> {
+        let slot = self.slots.get(id).filter(|slot| slot.present)?;
+        Some(Named {
+            repository: repository.repository.clone(),
+            known_by,
+            id,
+            digest: slot.digest.clone(),
+            media_type: Arc::clone(&slot.manifest.as_ref()?.media_type),
+        })
+    }
+
+    /// What kind of manifest a digest is, what it lists in order, and whether that is here.
+    pub fn listed(&self, digest: &Digest) -> Option<(Kind, Vec<(Digest, bool)>)> {
+        let manifest = self.slots.of(digest)?.manifest.as_ref()?;
+        let children = manifest.children.iter().filter_map(|id| self.slots.get(*id));
+        let children = children.map(|slot| (slot.digest.clone(), slot.present));
+        Some((manifest.kind, children.collect()))
+    }
+}

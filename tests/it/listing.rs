@@ -1,0 +1,238 @@
+//! `larder ls` and `larder du`, with a daemon and without.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{
+    FakeRegistry, Image, Index, TestMirror, Upstream,
+    admin::over_tcp,
+    binary::{Ended, run},
+    mirror::{CONFIG, DATA_DIR},
+    wait::until,
+};
+
+/// Runs a command on the data directory that the configuration names.
+async fn larder(directory: &Path, arguments: &[&str]) -> String {
+    let ended = run_on(directory, arguments).await;
+    assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}");
+    ended.output
+}
+
+/// Elsewhere, for what is asked may run in this very runtime.
+async fn run_on(directory: &Path, arguments: &[&str]) -> Ended {
+    let config = directory.join(CONFIG).to_str().unwrap().to_owned();
+    let mut all: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    all.extend(["--config".to_owned(), config]);
+    let running = tokio::task::spawn_blocking(move || {
+        let all: Vec<&str> = all.iter().map(String::as_str).collect();
+        run(&all, &[])
+    });
+    running.await.unwrap()
+}
+
+async fn ls(directory: &Path, arguments: &[&str]) -> Vec<Value> {
+    let output = larder(directory, &[&["ls", "--json"], arguments].concat()).await;
+    output.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+async fn names(directory: &Path, arguments: &[&str]) -> Vec<String> {
+    let images = ls(directory, arguments).await.into_iter();
+    images.map(|image| image["image"].as_str().unwrap().to_owned()).collect()
+}
+
+fn bytes(image: &Image) -> u64 {
+    let blobs: usize = image.blobs().map(|blob| blob.len()).sum();
+    (blobs + image.manifest.len()) as u64
+}
+
+/// A mirror with a small image, a large one, and of an index with three platforms the first.
+async fn with_three_images() -> (FakeRegistry, TestMirror, [Image; 2], Index) {
+    let registry = FakeRegistry::start().await;
+    let small = Image::with_layers(1, vec![crate::support::random_bytes(1, 2000)]);
+    let large = Image::random(2);
+    let index = Index::of([3, 4, 5].map(Image::random).to_vec());
+    registry.put_image("library/small", "1", &small);
+    registry.put_image("team/large", "V2", &large);
+    registry.put_index("library/multi", "latest", &index);
+    let docker = Upstream::docker_io(&registry);
+    let quay = Upstream::named("quay.io", &registry);
+    let mirror = TestMirror::builder().upstream(docker).upstream(quay).start().await;
+    mirror.pull("library/small", "1", &small).await;
+    mirror.pull("quay.io/team/large", "V2", &large).await;
+    mirror.manifest("library/multi", "latest").await;
+    let platform = &index.images[0];
+    mirror.pull("library/multi", &platform.digest().to_string(), platform).await;
+    (registry, mirror, [small, large], index)
+}
+
+/// Every image is listed with its sizes and platforms, alike by the daemon and without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_listed_with_and_without_a_daemon() {
+    let (_registry, mirror, [small, large], index) = with_three_images().await;
+    let data_dir = mirror.data_dir();
+    let listed = ls(data_dir.parent().unwrap(), &[]).await;
+    let names: Vec<&str> = listed.iter().map(|image| image["image"].as_str().unwrap()).collect();
+    let expected =
+        ["docker.io/library/multi:latest", "docker.io/library/small:1", "quay.io/team/large:V2"];
+    assert_eq!(names, expected);
+    let multi_bytes = bytes(&index.images[0]) + index.manifest.len() as u64;
+    let sizes = [multi_bytes, bytes(&small), bytes(&large)];
+    let digests = [index.digest(), small.digest(), large.digest()];
+    for ((image, size), digest) in listed.iter().zip(sizes).zip(digests) {
+        assert_eq!(image["size"], size, "{image}");
+        assert_eq!(image["unique_size"], size, "{image}");
+        assert_eq!(image["digest"], digest.to_string(), "{image}");
+        assert!(image["checked"].is_string() && image["unused_seconds"].is_u64(), "{image}");
+    }
+    let platforms = |image: &Value| {
+        let platforms = image["platforms"].as_array().unwrap().iter();
+        platforms.map(|here| format!("{} {}", here["platform"], here["state"])).collect::<Vec<_>>()
+    };
+    let of_index = ["amd64\" \"complete\"", "arm64\" \"absent\"", "riscv64\" \"absent\""];
+    assert_eq!(platforms(&listed[0]), of_index.map(|end| format!("\"linux/{end}")));
+    assert_eq!(platforms(&listed[1]), ["\"linux/amd64\" \"complete\""]);
+    assert_eq!((&listed[2]["registry"], &listed[2]["tag"]), (&"quay.io".into(), &"V2".into()));
+
+    let directory = mirror.stop().await.into_file();
+    let mut again = ls(directory.path(), &[]).await;
+    for (image, before) in again.iter_mut().zip(&listed) {
+        image["unused_seconds"] = before["unused_seconds"].clone();
+    }
+    assert_eq!(again, listed);
+}
+
+/// Every filter leaves out the others, and every order is one.
+#[tokio::test(flavor = "multi_thread")]
+async fn images_are_chosen_and_sorted() {
+    let (_registry, mirror, _, index) = with_three_images().await;
+    let data_dir = mirror.data_dir();
+    let directory = data_dir.parent().unwrap();
+    mirror.advance(std::time::Duration::from_secs(2 * 3600));
+    mirror.manifest("library/small", "1").await;
+    let other = &index.images[1];
+    mirror.manifest("library/multi", &other.digest().to_string()).await;
+    let (multi, small, large) =
+        ("docker.io/library/multi:latest", "docker.io/library/small:1", "quay.io/team/large:V2");
+    for (arguments, expected) in [
+        (&["small"][..], &[small][..]),
+        (&["small", "V2"], &[small, large]),
+        (&["docker.io/*"], &[multi, small]),
+        (&["*:V*"], &[large]),
+        (&["no such"], &[]),
+        (&["--registry", "quay.io"], &[large]),
+        (&["--registry", "docker"], &[]),
+        (&["--untagged"], &[]),
+        (&["--unused-for", "1h"], &[multi, large]),
+        (&["--larger-than", "40kB"], &[multi, large]),
+        (&["--partial"], &[multi]),
+        (&["--sort", "size"], &[multi, large, small]),
+        (&["--sort", "unique", "--reverse"], &[small, large, multi]),
+        (&["--sort", "name", "--reverse"], &[large, small, multi]),
+        (&["--sort", "used", "--registry", "docker.io"], &[small, multi]),
+    ] {
+        assert_eq!(names(directory, arguments).await, expected, "{arguments:?}");
+    }
+    let mut by_age = names(directory, &["--sort", "added"]).await;
+    assert_eq!(by_age.len(), 3);
+    by_age.reverse();
+    assert_eq!(names(directory, &["--sort", "added", "--reverse"]).await, by_age);
+    for wrong in
+        [&["ls", "--sort", "colour"][..], &["ls", "--unused-for", "soon"], &["du", "--by", "x"]]
+    {
+        assert_eq!(run_on(directory, wrong).await.code, Some(2), "{wrong:?}");
+    }
+}
+
+/// The table is aligned, and names what is there in words.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_for_people() {
+    let (_registry, mirror, ..) = with_three_images().await;
+    let table = larder(mirror.data_dir().parent().unwrap(), &["ls"]).await;
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 4, "{table}");
+    // In this column, numbers end below the end of its heading.
+    let end = lines[0].find("UNUSED").unwrap() + "UNUSED".len();
+    assert!(lines[1..].iter().all(|line| line[..end].ends_with('s')), "{table}");
+    assert!(lines[1].starts_with("docker.io/library/multi:latest  "), "{table}");
+    assert!(lines[1].ends_with("  linux/amd64, 2 not here"), "{table}");
+}
+
+fn bytes_below(path: &Path) -> u64 {
+    let metadata = fs::symlink_metadata(path).unwrap();
+    if !metadata.is_dir() {
+        return metadata.len();
+    }
+    path.read_dir().unwrap().map(|entry| bytes_below(&entry.unwrap().path())).sum()
+}
+
+/// The parts add up to the total, and the total to the files that are there.
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_adds_up_to_the_files() {
+    let (_registry, mirror, [small, large], index) = with_three_images().await;
+    let data_dir = mirror.data_dir();
+    let directory = data_dir.parent().unwrap();
+    let mut usage = Value::Null;
+    // The index may be written meanwhile.
+    until("the total to be that of the files", async || {
+        let before = bytes_below(&data_dir);
+        usage = serde_json::from_str(&larder(directory, &["du", "--json"]).await).unwrap();
+        usage["total_bytes"] == before && before == bytes_below(&data_dir)
+    })
+    .await;
+    let number = |key: &str| usage[key].as_u64().unwrap();
+    let blobs = usage["blobs"]["bytes"].as_u64().unwrap();
+    assert_eq!(blobs, bytes_below(&data_dir.join("blobs")));
+    let others = ["downloads", "quarantine", "index", "damaged_indexes", "other"];
+    let others: u64 = others.iter().map(|part| number(&format!("{part}_bytes"))).sum();
+    assert_eq!(blobs + others, number("total_bytes"));
+    assert_eq!(usage["unused"]["bytes"], 0);
+    assert_eq!(usage["shared"]["bytes"], 0);
+    let docker = bytes(&small) + bytes(&index.images[0]) + index.manifest.len() as u64;
+    let users = usage["users"].as_array().unwrap();
+    let users: Vec<_> = users.iter().map(|user| (&user["registry"], &user["bytes"])).collect();
+    assert_eq!(
+        users,
+        [(&"docker.io".into(), &docker.into()), (&"quay.io".into(), &bytes(&large).into())]
+    );
+
+    let by_name = larder(directory, &["du", "--by", "repository"]).await;
+    assert!(by_name.contains("\ndocker.io/library/multi"), "{by_name}");
+    let stopped = mirror.stop().await.into_file();
+    let text = larder(stopped.path(), &["du"]).await;
+    assert!(text.contains("\nquay.io"), "{text}");
+}
+
+/// Names of images, some of them private, are not for everyone who reaches the admin listener.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_images_are_not_public() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("token");
+    fs::write(&file, "t0ken").unwrap();
+    let mirror =
+        TestMirror::builder().set("admin.token_file", file.to_str().unwrap()).start().await;
+    let admin = mirror.admin().address();
+    for page in ["GET /api/v1/images", "GET /api/v1/usage"] {
+        assert_eq!(over_tcp(admin, &[page], "").await.status, 401, "{page}");
+        let token = "authorization: Bearer t0ken";
+        assert_eq!(over_tcp(admin, &[page, token], "").await.status, 200, "{page}");
+        let wrong = format!("{page}?unknown=1");
+        assert_eq!(over_tcp(admin, &[&wrong, token], "").await.status, 400, "{page}");
+    }
+}
+
+/// Listing makes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_made_to_list_nothing() {
+    let stopped = TestMirror::builder();
+    let data_dir = stopped.data_dir();
+    let directory = stopped.into_file();
+    for command in ["ls", "du"] {
+        let ended = run_on(directory.path(), &[command]).await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.output.contains("no such directory"), "{ended:?}");
+    }
+    assert!(!data_dir.exists());
+    assert_eq!(data_dir, directory.path().join(DATA_DIR));
+}
