@@ -2,6 +2,7 @@
 
 mod descriptor;
 mod digest;
+mod image_name;
 mod manifest;
 mod name;
 mod platform;
@@ -10,6 +11,7 @@ mod visibility;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};
+pub use image_name::ImageName;
 pub use manifest::{Children, MAX_MANIFEST_BYTES, MAX_NESTING, Manifest, RefusedManifest};
 pub use name::{InvalidName, Name, Reference, Registry, Repository, Tag};
 pub use platform::Platform;

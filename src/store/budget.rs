@@ -81,10 +81,10 @@ impl Budget {
         }
     }
 
-    /// What stays of `held` bytes whoever fills the disk, where `half` of them does otherwise. What
-    /// cannot be fetched again stays.
-    pub fn floor(&self, held: u64, half: u64) -> u64 {
-        if self.cache.offline { held } else { half }
+    /// What stays today, where half of the most that was held is `half`. What cannot be fetched
+    /// again stays.
+    pub fn floor(&self, half: u64) -> u64 {
+        if self.cache.offline { u64::MAX } else { half }
     }
 
     /// Both limits.

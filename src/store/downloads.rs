@@ -2,7 +2,7 @@
 //! removed, unless it was published or has a [`Note`]: then it is left for the next writer.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -180,8 +180,9 @@ impl Downloads {
         now.since(since) >= LIFE
     }
 
-    /// Removes what was left of a digest, unless somebody has gone on with it. Tells what it took up.
-    fn remove_if_left(&self, digest: &Digest) -> Option<u64> {
+    /// Removes what was left of a digest, unless somebody has gone on with it. Tells what it took
+    /// up. Blocking.
+    pub fn remove_if_left(&self, digest: &Digest) -> Option<u64> {
         let claim = match self.lock().get_mut(digest) {
             Some(claim @ Claim::Left(..)) => std::mem::replace(claim, Claim::Removing),
             Some(Claim::Writing | Claim::Removing) | None => return None,
@@ -191,6 +192,13 @@ impl Downloads {
             Claim::Left(_, _, hold) => Some(hold.bytes()),
             Claim::Writing | Claim::Removing => None,
         }
+    }
+
+    /// What somebody writes now.
+    pub fn writing(&self) -> HashSet<Digest> {
+        let claims = self.lock();
+        let writing = claims.iter().filter(|(_, claim)| matches!(claim, Claim::Writing));
+        writing.map(|(digest, _)| digest.clone()).collect()
     }
 
     fn partial(&self, digest: &Digest, file: File, fate: Fate, hold: Hold) -> Partial {

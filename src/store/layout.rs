@@ -3,7 +3,8 @@
 //! With `oci-layout` and `blobs/` it makes the data directory an OCI image layout (image-spec,
 //! image-layout.md) at all times. One descriptor for each tag of a repository, one for each
 //! manifest that was asked for by digest, and one, without a name that tools would take for an
-//! image's, for each list of referrers.
+//! image's, for each list of referrers. What is pinned stands in an annotation of the whole: a pin
+//! outlives the descriptors, which are only of what is here.
 
 use std::{
     collections::BTreeMap,
@@ -18,9 +19,9 @@ use super::{
     directory::Directory,
     memory::Memory,
     running::Moment,
-    table::{LayoutEntry, Pointer, PointerRow, Proof, Table},
+    table::{LayoutEntry, PinRow, Pointer, PointerRow, Proof, Table},
 };
-use crate::oci::{Descriptor, OCI_INDEX, Reference, Repository};
+use crate::oci::{Descriptor, ImageName, OCI_INDEX, Reference, Repository};
 
 /// The name, as the OCI image layout has it.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -30,6 +31,10 @@ const IMAGE_NAME: &str = "io.containerd.image.name";
 const REFERRERS_OF: &str = "io.larder.referrers-of";
 /// When upstream last confirmed a tag or a list of referrers (RFC 3339).
 const CHECKED_AT: &str = "io.larder.checked-at";
+
+/// What is pinned, in an annotation of the index itself: full names, each with the digest that it
+/// holds behind an `@`, with spaces between.
+const PINNED: &str = "io.larder.pinned";
 
 /// The file that says what the directory is.
 const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -52,6 +57,8 @@ pub struct LayoutKeeper {
 #[derive(Deserialize)]
 struct Written {
     manifests: Vec<serde_json::Value>,
+    #[serde(default)]
+    annotations: serde_json::Value,
 }
 
 impl LayoutKeeper {
@@ -68,6 +75,12 @@ impl LayoutKeeper {
         }
         self.write_changes();
         self.rest_until = Some(Instant::now() + LEAST_REST.max(begun.elapsed() * REST));
+    }
+
+    /// Writes the file if it is out of date, without a rest. Tells whether it is up to date then.
+    pub fn write_now(&mut self) -> bool {
+        self.write_changes();
+        !self.failing
     }
 
     /// Writes the file if it is out of date.
@@ -112,7 +125,14 @@ pub fn write(directory: &Directory, memory: &Memory) -> io::Result<()> {
             serde_json::to_writer(&mut *file, &descriptor(&entry))?;
             separator = ",";
         }
-        file.write_all(b"\n]}\n")
+        file.write_all(b"\n]")?;
+        let pinned: Vec<String> = memory.with(|table| table.pins().map(|row| pin(&row)).collect());
+        if !pinned.is_empty() {
+            let annotations = BTreeMap::from([(PINNED, pinned.join(" "))]);
+            file.write_all(b",\"annotations\":")?;
+            serde_json::to_writer(&mut *file, &annotations)?;
+        }
+        file.write_all(b"}\n")
     })
 }
 
@@ -137,6 +157,10 @@ pub fn read(directory: &Directory, table: &mut Table, now: Moment) -> io::Result
         if let Ok(descriptor) = serde_json::from_value::<Descriptor>(descriptor) {
             restore(&descriptor, table, now);
         }
+    }
+    let pinned = written.annotations.get(PINNED).and_then(serde_json::Value::as_str);
+    for row in pinned.into_iter().flat_map(str::split_whitespace).filter_map(read_pin) {
+        table.restore_pin(&row, now);
     }
     Ok(true)
 }
@@ -192,24 +216,33 @@ fn restore(descriptor: &Descriptor, table: &mut Table, now: Moment) {
 fn named(descriptor: &Descriptor) -> Option<(Repository, Option<Pointer>)> {
     let annotation = |key| descriptor.annotations.get(key);
     if let Some(subject) = annotation(REFERRERS_OF) {
-        return match parse_name(subject)? {
-            (repository, Reference::Digest(of)) => Some((repository, Some(Pointer::Referrers(of)))),
-            (_, Reference::Tag(_)) => None,
+        let ImageName { repository, reference } = subject.parse().ok()?;
+        return match reference {
+            Reference::Digest(of) => Some((repository, Some(Pointer::Referrers(of)))),
+            Reference::Tag(_) => None,
         };
     }
-    match parse_name(annotation(REF_NAME)?)? {
-        (repository, Reference::Tag(tag)) => Some((repository, Some(Pointer::Tag(tag)))),
-        (repository, Reference::Digest(_)) => Some((repository, None)),
+    let ImageName { repository, reference } = annotation(REF_NAME)?.parse().ok()?;
+    match reference {
+        Reference::Tag(tag) => Some((repository, Some(Pointer::Tag(tag)))),
+        Reference::Digest(_) => Some((repository, None)),
     }
 }
 
-fn parse_name(name: &str) -> Option<(Repository, Reference)> {
-    if let Some((repository, digest)) = name.split_once('@') {
-        let digest = Reference::Digest(digest.parse().ok()?);
-        return Some((repository.parse().ok()?, digest));
+/// The name of what is pinned by digest says already what it holds.
+fn pin(row: &PinRow) -> String {
+    match &row.image.reference {
+        Reference::Tag(_) => format!("{}@{}", row.image, row.held),
+        Reference::Digest(_) => row.image.to_string(),
     }
-    let (repository, tag) = name.rsplit_once(':')?;
-    Some((repository.parse().ok()?, Reference::Tag(tag.parse().ok()?)))
+}
+
+/// Reads [`pin`].
+fn read_pin(text: &str) -> Option<PinRow> {
+    let (name, held) = text.rsplit_once('@')?;
+    let held = held.parse().ok()?;
+    let image = name.parse().or_else(|_| text.parse()).ok()?;
+    Some(PinRow { image, held })
 }
 
 #[cfg(test)]
@@ -217,16 +250,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read_as_they_are_written() {
+    fn pins_are_read_as_they_are_written() {
         let digest = format!("sha256:{}", "a".repeat(64));
-        let (repository, reference) = parse_name("localhost:5000/a/b:v1").unwrap();
-        assert_eq!(repository.to_string(), "localhost:5000/a/b");
-        assert_eq!(reference.to_string(), "v1");
-        let (repository, reference) = parse_name(&format!("ghcr.io/a@{digest}")).unwrap();
-        assert_eq!(repository.to_string(), "ghcr.io/a");
-        assert_eq!(reference.to_string(), digest);
-        for foreign in ["latest", "localhost:5000/a", "a b:c", ""] {
-            assert!(parse_name(foreign).is_none(), "{foreign}");
+        for image in ["localhost:5000/a/b:v1".to_owned(), format!("localhost:5000/a@{digest}")] {
+            let row = PinRow { image: image.parse().unwrap(), held: digest.parse().unwrap() };
+            assert_eq!(read_pin(&pin(&row)), Some(row));
+        }
+        for bad in ["", "@", "ghcr.io/a:v1", "ghcr.io/a:v1@", "ghcr.io/a:v1@sha256:1", "a b@c"] {
+            assert_eq!(read_pin(bad), None, "{bad}");
         }
     }
 }

@@ -111,7 +111,7 @@ impl Shared {
         waiting.see(partials);
         let selection = Selection::new(goal.less(partials), None);
         let victims = self.select(selection, &self.keeping(Vec::new()), self.running.now());
-        self.remove(&victims, &mut swept, |removed| {
+        self.remove_victims(&victims, &mut swept, |removed| {
             waiting.see(partials.saturating_add(removed));
         });
         let Count { blobs, bytes: evicted } = swept.total();
@@ -147,7 +147,7 @@ impl Shared {
 
     /// Removes what nobody has used since it was chosen. Says after each how many bytes of the disk
     /// that were so far. Blocking.
-    pub(super) fn remove(
+    pub(super) fn remove_victims(
         &self,
         victims: &[Victim],
         swept: &mut Swept,

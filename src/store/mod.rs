@@ -46,8 +46,10 @@ mod note;
 mod open;
 mod overhead;
 mod picture;
+mod pins;
 mod presence;
 mod rebuild;
+mod removal;
 mod room;
 mod running;
 mod sweep;
@@ -76,10 +78,12 @@ pub use self::buffers::PIECE;
 pub use self::examination::{Disk, DiskKind, existing_part, try_writing};
 pub use self::inspection::{Inspected, PlatformHere, PlatformState};
 pub use self::listing::Image;
+pub use self::pins::{Extent, Written};
 pub use self::presence::{NoStore, admin_socket, owner};
+pub use self::removal::{Refusal, Removal};
 pub use self::sweep::Sweep;
 pub use self::swept::{Count, Going, Plan, Swept};
-pub use self::table::{Totals, Verdict};
+pub use self::table::{PinRow as Pin, Place, Target, Totals, Verdict};
 pub use self::usage::{Grouping, Usage, User};
 use self::{
     buffers::Buffers,
@@ -179,7 +183,7 @@ struct Shared {
     clock: Clock,
     metrics: Arc<Metrics>,
     keepers: Mutex<Vec<Keeper>>,
-    /// Whether every file in `blobs/` was looked at since the store was opened.
+    /// Whether the table agrees with the disk. Until then, what lists what is not wholly known.
     looked_around: watch::Sender<bool>,
 }
 

@@ -24,7 +24,7 @@ use super::{
     room::Room,
     running::{Moment, RunningTime},
     table::{Proof, Table},
-    threads::Keeper,
+    threads::{Keeper, Work},
 };
 use crate::{clock::Clock, config, metrics::Metrics};
 
@@ -118,15 +118,23 @@ impl Shared {
             index,
         );
         let lock: Arc<Lock> = Arc::clone(&self.lock);
-        let (keep_up, finish) = (IndexKeeper::keep_up, IndexKeeper::finish);
-        Keeper::start("store-index", INDEX_INTERVAL, lock, keeper, keep_up, finish)
+        let work = Work {
+            keep_up: IndexKeeper::keep_up,
+            write_now: IndexKeeper::write_now,
+            finish: IndexKeeper::finish,
+        };
+        Keeper::start("store-index", INDEX_INTERVAL, lock, keeper, work)
     }
 
     fn keep_layout(&self) -> io::Result<Keeper> {
         let keeper = LayoutKeeper::new(self.directory.clone(), self.memory.clone());
         let lock = Arc::clone(&self.lock);
-        let (keep_up, finish) = (LayoutKeeper::keep_up, LayoutKeeper::finish);
-        Keeper::start("store-layout", LAYOUT_INTERVAL, lock, keeper, keep_up, finish)
+        let work = Work {
+            keep_up: LayoutKeeper::keep_up,
+            write_now: LayoutKeeper::write_now,
+            finish: LayoutKeeper::finish,
+        };
+        Keeper::start("store-layout", LAYOUT_INTERVAL, lock, keeper, work)
     }
 }
 

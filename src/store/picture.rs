@@ -6,7 +6,7 @@ use super::{
     Shared,
     memory::Memory,
     running::Moment,
-    table::{Id, Kind, Named, Place},
+    table::{Cursor, Id, Kind, Named},
 };
 
 /// Slots, or names of one repository, looked at under one lock.
@@ -152,7 +152,7 @@ fn nodes(memory: &Memory) -> Vec<Node> {
 
 fn names(memory: &Memory) -> Vec<Named> {
     let mut names = Vec::new();
-    let mut place = Place::default();
+    let mut place = Cursor::default();
     while let Some((some, next)) = memory.with(|table| table.named(place, STEP)) {
         names.extend(some);
         place = next;

@@ -25,6 +25,9 @@ pub fn run(store: &Weak<Shared>) {
         // Without a full listing no row is dropped: each is put right when it is used.
         tracing::warn!(%error, "cannot compare the index with the blobs");
     }
+    if let Some(shared) = store.upgrade() {
+        shared.looked_around.send_replace(true);
+    }
     if findings.adopted > 0 || findings.lost > 0 {
         let Findings { adopted, lost } = findings;
         tracing::info!(adopted, lost, "the index agrees with the blobs again");

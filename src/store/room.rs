@@ -161,7 +161,7 @@ impl Room {
             fixed,
             free: self.show(&disk).saturating_sub(self.ledger.unallocated()),
             total: disk.f_blocks.saturating_mul(disk.f_frsize),
-            floor: self.budget.floor(held, day.floor(fixed)),
+            floor: self.budget.floor(day.half(fixed)),
         };
         self.metrics.store_limit_bytes.set(gauge(self.budget.limit(&standing)));
         Ok(standing)
@@ -184,7 +184,7 @@ impl Day {
     }
 
     /// Half of the most that was held, of which `fixed` never goes.
-    fn floor(&self, fixed: u64) -> u64 {
+    fn half(&self, fixed: u64) -> u64 {
         (self.peak.saturating_sub(fixed) / 2).saturating_add(fixed)
     }
 }

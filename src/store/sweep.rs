@@ -77,7 +77,7 @@ impl Shared {
         let goal = self.room.goal(None)?;
         let goal = goal.less(self.evict_partials(&goal, &mut swept));
         let victims = self.choose(goal, unreachable, now);
-        self.remove(&victims, &mut swept, |_| ());
+        self.remove_victims(&victims, &mut swept, |_| ());
         self.room.look()?;
         Ok(swept)
     }

@@ -16,8 +16,23 @@ use super::directory::Lock;
 /// untold, it ends without finishing, as a process that is killed does.
 #[derive(Debug)]
 pub struct Keeper {
-    finish: mpsc::Sender<()>,
+    orders: mpsc::Sender<Order>,
     thread: JoinHandle<()>,
+}
+
+/// What a thread does with its keeper.
+pub struct Work<K> {
+    /// At each interval.
+    pub keep_up: fn(&mut K),
+    /// When somebody waits for it; tells whether everything is on the disk now.
+    pub write_now: fn(&mut K) -> bool,
+    /// At the end.
+    pub finish: fn(K),
+}
+
+enum Order {
+    WriteNow(mpsc::Sender<bool>),
+    Finish,
 }
 
 impl Keeper {
@@ -28,35 +43,44 @@ impl Keeper {
         interval: Duration,
         lock: Arc<Lock>,
         mut keeper: K,
-        keep_up: fn(&mut K),
-        finish: fn(K),
+        work: Work<K>,
     ) -> io::Result<Keeper> {
-        let (sender, told) = mpsc::channel();
+        let (orders, told) = mpsc::channel();
         let work = move || {
             let finished = loop {
                 match told.recv_timeout(interval) {
-                    Err(RecvTimeoutError::Timeout) => keep_up(&mut keeper),
+                    Err(RecvTimeoutError::Timeout) => (work.keep_up)(&mut keeper),
                     Err(RecvTimeoutError::Disconnected) => break false,
-                    Ok(()) => break true,
+                    Ok(Order::Finish) => break true,
+                    Ok(Order::WriteNow(answer)) => {
+                        // Who asked may have gone.
+                        let _ = answer.send((work.write_now)(&mut keeper));
+                    }
                 }
             };
             if finished {
-                finish(keeper);
+                (work.finish)(keeper);
             } else {
                 drop(keeper);
             }
             drop(lock);
         };
-        Ok(Keeper {
-            finish: sender,
-            thread: thread::Builder::new().name(name.to_owned()).spawn(work)?,
-        })
+        Ok(Keeper { orders, thread: thread::Builder::new().name(name.to_owned()).spawn(work)? })
+    }
+
+    /// Has everything written at once. What comes tells whether that worked; nothing comes when the
+    /// thread has ended.
+    pub fn write_now(&self) -> mpsc::Receiver<bool> {
+        let (answer, written) = mpsc::channel();
+        // An error means that the thread has ended: then the answer is dropped.
+        let _ = self.orders.send(Order::WriteNow(answer));
+        written
     }
 
     /// Lets the keeper write what is left, and waits for it. Blocking.
     pub fn finish(self) {
         // An error means that the thread has ended already, of which the join tells.
-        let _ = self.finish.send(());
+        let _ = self.orders.send(Order::Finish);
         if self.thread.join().is_err() {
             tracing::error!("a thread of the store has panicked");
         }

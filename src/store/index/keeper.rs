@@ -62,18 +62,26 @@ impl IndexKeeper {
 
     /// Writes what changed. Blocking; errors are dealt with here.
     pub fn keep_up(&mut self) {
-        if self.index.is_none() && !self.reopen() {
+        if !self.write_now() {
             return;
-        }
-        while let Some(batch) = self.next_batch() {
-            if !self.apply(batch) {
-                return;
-            }
         }
         let now = self.running.now();
         if now.since(self.remembered) >= RUNNING_INTERVAL {
             self.apply(Batch::default());
         }
+    }
+
+    /// Writes what changed, and tells whether the index knows everything then. Blocking.
+    pub fn write_now(&mut self) -> bool {
+        if self.index.is_none() && !self.reopen() {
+            return false;
+        }
+        while let Some(batch) = self.next_batch() {
+            if !self.apply(batch) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Writes everything, whenever it was last written, and closes the index.

@@ -41,6 +41,7 @@ pub struct Index {
     pointers: sled::Tree,
     proofs: sled::Tree,
     visibility: sled::Tree,
+    pins: sled::Tree,
     meta: sled::Tree,
 }
 
@@ -83,13 +84,23 @@ impl Index {
                 };
             }
             for row in &batch.proofs {
-                self.proofs.insert(rows::proof_key(row), rows::proof_value(row))?;
+                self.proofs.insert(
+                    rows::proof_key(&row.repository, &row.digest),
+                    rows::proof_value(row),
+                )?;
             }
             for (repository, row) in &batch.verdicts {
                 let key = rows::verdict_key(repository);
                 match row {
                     Some(row) => self.visibility.insert(key, rows::verdict_value(row))?,
                     None => self.visibility.remove(key)?,
+                };
+            }
+            for (image, held) in &batch.pins {
+                let key = rows::pin_key(image);
+                match held {
+                    Some(held) => self.pins.insert(key, rows::pin_value(held))?,
+                    None => self.pins.remove(key)?,
                 };
             }
             self.meta.insert(b"running", rows::running_value(now))?;
@@ -141,6 +152,7 @@ impl Index {
             pointers: database.open_tree("tags")?,
             proofs: database.open_tree("proofs")?,
             visibility: database.open_tree("visibility")?,
+            pins: database.open_tree("pins")?,
             meta: database.open_tree("meta")?,
             database,
         })
@@ -179,6 +191,12 @@ impl Index {
                 table.judge(&repository, row);
             }
         }
+        for row in self.pins.iter() {
+            let (key, value) = row?;
+            if let Some(row) = rows::read_pin(&key, &value) {
+                table.restore_pin(&row, running);
+            }
+        }
         table.mark_remembered();
         Ok((table, running))
     }
@@ -193,6 +211,9 @@ impl Index {
         }
         for digest in &batch.lost {
             self.blobs.remove(rows::digest_key(digest))?;
+        }
+        for (repository, digest) in &batch.unproved {
+            self.proofs.remove(rows::proof_key(repository, digest))?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! | `tags` | repository, 0, tag, or the digest whose referrers are listed | time of the last check, digest |
 //! | `proofs` | digest, repository | how it was shown |
 //! | `visibility` | repository | who may see it, time of the check |
+//! | `pins` | full name of an image | the digest that it holds |
 //! | `meta` | `running` | the running time |
 //!
 //! A digest is one byte for the algorithm and its raw bytes. Numbers are little-endian.
@@ -14,10 +15,12 @@
 use std::time::{Duration, SystemTime};
 
 use crate::{
-    oci::{Algorithm, Digest, Reference, Repository, Visibility},
+    oci::{Algorithm, Digest, ImageName, Reference, Repository, Visibility},
     store::{
         running::Moment,
-        table::{BlobRow, Kind, ManifestRow, Pointer, PointerRow, Proof, ProofRow, Verdict},
+        table::{
+            BlobRow, Kind, ManifestRow, PinRow, Pointer, PointerRow, Proof, ProofRow, Verdict,
+        },
     },
 };
 
@@ -101,9 +104,9 @@ pub fn read_pointer_value(value: &[u8]) -> Option<PointerRow> {
 }
 
 /// The key of a proof.
-pub fn proof_key(row: &ProofRow) -> Vec<u8> {
-    let mut key = digest_key(&row.digest);
-    key.extend(row.repository.to_string().bytes());
+pub fn proof_key(repository: &Repository, digest: &Digest) -> Vec<u8> {
+    let mut key = digest_key(digest);
+    key.extend(repository.to_string().bytes());
     key
 }
 
@@ -157,6 +160,25 @@ pub fn read_verdict(key: &[u8], value: &[u8]) -> Option<(Repository, Verdict)> {
     };
     let checked_at = take_time(&mut rest)?;
     rest.is_empty().then_some((repository, Verdict { visibility, checked_at }))
+}
+
+/// The key of a pin.
+pub fn pin_key(image: &ImageName) -> Vec<u8> {
+    image.to_string().into_bytes()
+}
+
+/// The value of a pin: what it holds.
+pub fn pin_value(held: &Digest) -> Vec<u8> {
+    let mut value = vec![VERSION];
+    put_digest(&mut value, held);
+    value
+}
+
+/// Reads [`pin_key`] and [`pin_value`].
+pub fn read_pin(key: &[u8], value: &[u8]) -> Option<PinRow> {
+    let image = std::str::from_utf8(key).ok()?.parse().ok()?;
+    let held = read_digest_key(take_version(value)?)?;
+    Some(PinRow { image, held })
 }
 
 /// The value of the running time.
@@ -275,7 +297,8 @@ mod tests {
         assert_eq!(read_pointer_value(&pointer_value(&row)), Some(row));
         for proof in [Proof::Blob, Proof::Manifest, Proof::List] {
             let row = ProofRow { repository: repository.clone(), digest: digest(4), proof };
-            assert_eq!(read_proof(&proof_key(&row), &proof_value(&row)), Some(row));
+            let key = proof_key(&row.repository, &row.digest);
+            assert_eq!(read_proof(&key, &proof_value(&row)), Some(row));
         }
         for visibility in [Visibility::Private, Visibility::Public] {
             let row = Verdict { visibility, checked_at };
@@ -283,6 +306,14 @@ mod tests {
             assert_eq!(read_verdict(&key, &value), Some((repository.clone(), row)));
             for end in 0..value.len() {
                 assert_eq!(read_verdict(&key, &value[..end]), None);
+            }
+        }
+        for image in ["ghcr.io/a/b:v1".to_owned(), format!("ghcr.io/a/b@{}", digest(7))] {
+            let row = PinRow { image: image.parse().unwrap(), held: digest(7) };
+            let (key, value) = (pin_key(&row.image), pin_value(&row.held));
+            assert_eq!(read_pin(&key, &value), Some(row));
+            for end in 0..value.len() {
+                assert_eq!(read_pin(&key, &value[..end]), None);
             }
         }
         let now = Moment::from_seconds(9);

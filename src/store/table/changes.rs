@@ -11,7 +11,7 @@ use super::{
     slots::{Id, Slot},
 };
 use crate::{
-    oci::{Digest, Repository},
+    oci::{Digest, ImageName, Repository},
     store::running::Moment,
 };
 
@@ -25,7 +25,10 @@ pub(super) struct Changes {
     pub blobs: Vec<Id>,
     pub pointers: HashSet<(RepositoryId, Pointer)>,
     pub proofs: Vec<(RepositoryId, Id)>,
+    /// Digests that a repository showed no more when this was noted.
+    pub unproved: Vec<(RepositoryId, Digest)>,
     pub verdicts: HashSet<Repository>,
+    pub pins: HashSet<ImageName>,
     /// Whether `index.json` is out of date.
     pub layout: bool,
 }
@@ -37,6 +40,8 @@ pub struct Batch {
     pub forgotten: Vec<Digest>,
     /// Their rows go.
     pub lost: Vec<Digest>,
+    /// These proofs go.
+    pub unproved: Vec<(Repository, Digest)>,
     pub blobs: Vec<(Digest, BlobRow)>,
     /// Those of `blobs` that were used since their row, or their file, was written.
     pub used: Vec<(Digest, Moment)>,
@@ -45,6 +50,8 @@ pub struct Batch {
     pub proofs: Vec<ProofRow>,
     /// A repository without a verdict is forgotten.
     pub verdicts: Vec<(Repository, Option<Verdict>)>,
+    /// A name that holds nothing is pinned no longer.
+    pub pins: Vec<(ImageName, Option<Digest>)>,
 }
 
 /// What the index remembers of a file.
@@ -84,9 +91,11 @@ impl Table {
         let mut batch = Batch {
             forgotten: std::mem::take(&mut self.changes.forgotten),
             lost: std::mem::take(&mut self.changes.lost),
+            unproved: self.take_unproved(),
             pointers: self.take_pointers(count),
             proofs: self.take_proofs(count),
             verdicts: self.take_verdicts(count),
+            pins: self.take_pins(count),
             ..Batch::default()
         };
         self.take_blobs(count, &mut batch);
@@ -126,6 +135,7 @@ impl Table {
             proofs,
             pointers: self.pointers().collect(),
             verdicts: self.verdicts.keys().cloned().collect(),
+            pins: self.pins.names().cloned().collect(),
             layout: self.changes.layout,
             ..Changes::default()
         };
@@ -187,6 +197,18 @@ impl Table {
         rows.collect()
     }
 
+    /// All of them: a proof that comes later is told later.
+    fn take_unproved(&mut self) -> Vec<(Repository, Digest)> {
+        let unproved = std::mem::take(&mut self.changes.unproved);
+        let name = |(place, digest): (RepositoryId, Digest)| {
+            let repository = self.repository_at(place)?.repository.clone();
+            let is_shown = |slot: &Slot| slot.repositories.binary_search(&place).is_ok();
+            let is_proved_again = self.slots.of(&digest).is_some_and(is_shown);
+            (!is_proved_again).then_some((repository, digest))
+        };
+        unproved.into_iter().filter_map(name).collect()
+    }
+
     fn take_verdicts(&mut self, count: usize) -> Vec<(Repository, Option<Verdict>)> {
         let some: Vec<_> = self.changes.verdicts.iter().take(count).cloned().collect();
         for repository in &some {
@@ -194,6 +216,14 @@ impl Table {
         }
         let row = |repository: Repository| (repository.clone(), self.verdict(&repository));
         some.into_iter().map(row).collect()
+    }
+
+    fn take_pins(&mut self, count: usize) -> Vec<(ImageName, Option<Digest>)> {
+        let some: Vec<_> = self.changes.pins.iter().take(count).cloned().collect();
+        for image in &some {
+            self.changes.pins.remove(image);
+        }
+        some.into_iter().map(|image| (image.clone(), self.held_by(&image))).collect()
     }
 
     fn row(&self, slot: &Slot) -> BlobRow {
@@ -211,10 +241,12 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.forgotten.is_empty()
             && self.lost.is_empty()
+            && self.unproved.is_empty()
             && self.blobs.is_empty()
             && self.pointers.is_empty()
             && self.proofs.is_empty()
             && self.verdicts.is_empty()
+            && self.pins.is_empty()
     }
 }
 

@@ -54,6 +54,9 @@ impl Table {
     /// How long a digest stays that nobody uses. Looks at every user once, which are as many as
     /// there are manifests above it and repositories that show it, whatever tags those have.
     pub(super) fn keep(&self, id: Id, keeping: &Keeping) -> Keep {
+        if self.is_held(id) {
+            return Keep::Always;
+        }
         let default = Keep::until(keeping.expire_after);
         if self.rules.is_empty() && keeping.unreachable.is_empty() {
             return default;
@@ -69,6 +72,19 @@ impl Table {
             level = self.above(&level);
         }
         longest.unwrap_or(default)
+    }
+
+    /// Whether something holds of a digest or of a manifest that it is below.
+    pub(super) fn any_upward(&self, id: Id, holds: impl Fn(Id, &Slot) -> bool) -> bool {
+        let mut level = vec![id];
+        for _ in 0..MAX_LEVELS {
+            let mut slots = level.iter().filter_map(|id| Some((*id, self.slots.get(*id)?)));
+            if slots.any(|(id, slot)| holds(id, slot)) {
+                return true;
+            }
+            level = self.above(&level);
+        }
+        false
     }
 
     /// How long those repositories keep it that use it for itself.

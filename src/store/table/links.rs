@@ -52,7 +52,7 @@ pub enum KnownBy {
 
 /// Where to go on reading names.
 #[derive(Clone, Debug, Default)]
-pub struct Place {
+pub struct Cursor {
     repository: usize,
     within: Within,
 }
@@ -86,15 +86,15 @@ impl Table {
 
     /// Names from `place` on, at most `count`, all of one repository, and where to go on. `None`: there
     /// are no more.
-    pub fn named(&self, place: Place, count: usize) -> Option<(Vec<Named>, Place)> {
+    pub fn named(&self, place: Cursor, count: usize) -> Option<(Vec<Named>, Cursor)> {
         let repository = self.repositories.get(place.repository)?;
         let (named, within) = match place.within {
             Within::Pointers(after) => self.pointed(repository, after, count),
             Within::Manifests(after) => self.shown_manifests(repository, after, count),
         };
         let next = match within {
-            Some(within) => Place { within, ..place },
-            None => Place { repository: place.repository + 1, within: Within::default() },
+            Some(within) => Cursor { within, ..place },
+            None => Cursor { repository: place.repository + 1, within: Within::default() },
         };
         Some((named, next))
     }

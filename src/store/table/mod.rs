@@ -11,6 +11,8 @@ mod changes;
 mod keeping;
 mod links;
 mod names;
+mod pins;
+mod removal;
 mod ruled;
 mod slots;
 mod usage;
@@ -23,14 +25,17 @@ use std::{collections::HashMap, sync::Arc};
 
 pub use changes::{Batch, BlobRow, ManifestRow, PointerRow, ProofRow};
 pub use keeping::{Keep, Keeping};
-pub use links::{KnownBy, Link, Named, Place};
+pub use links::{Cursor, KnownBy, Link, Named};
 pub use names::{LayoutEntry, Pointer, Proof};
+pub use pins::PinRow;
+pub use removal::{Place, Plan, Seed, Target};
 pub use slots::{Id, Kind};
 pub use visibility::Verdict;
 
 use self::{
     changes::Changes,
     names::{RepositoryId, RepositorySlot},
+    pins::Pins,
     slots::{ManifestSlot, Slots},
     visibility::Verdicts,
 };
@@ -48,6 +53,7 @@ pub struct Table {
     repository_ids: HashMap<Repository, RepositoryId>,
     rules: Rules,
     verdicts: Verdicts,
+    pins: Pins,
     totals: Totals,
     changes: Changes,
 }
@@ -300,7 +306,7 @@ impl Table {
     }
 
     fn release_if_idle(&mut self, id: Id) {
-        if self.slots.get(id).is_some_and(slots::Slot::is_idle) {
+        if self.slots.get(id).is_some_and(slots::Slot::is_idle) && !self.pins.hold(id) {
             self.slots.release(id);
         }
     }

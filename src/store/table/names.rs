@@ -12,7 +12,7 @@ use super::{
     slots::{Id, Kind, Slot},
 };
 use crate::{
-    oci::{Digest, Registry, Repository, Tag},
+    oci::{Digest, ImageName, Reference, Registry, Repository, Tag},
     store::{TaggedManifest, running::Moment},
 };
 
@@ -23,14 +23,14 @@ pub struct RepositoryId(u32);
 /// What upstream showed in a repository.
 #[derive(Debug)]
 pub(super) struct RepositorySlot {
-    pub(super) repository: Repository,
-    pub(super) pointers: BTreeMap<Pointer, PointerSlot>,
+    pub repository: Repository,
+    pub pointers: BTreeMap<Pointer, PointerSlot>,
     /// Manifests that clients ask for by digest or did ask for by tag.
-    pub(super) manifests: BTreeSet<Id>,
+    pub manifests: BTreeSet<Id>,
     /// Lists of referrers that upstream showed as nothing else. Nobody may have them by digest.
-    lists: BTreeSet<Id>,
+    pub lists: BTreeSet<Id>,
     /// What the rules say of it, if any is about it. Knows every tag among the pointers.
-    pub(super) ruled: Option<Box<Ruled>>,
+    pub ruled: Option<Box<Ruled>>,
 }
 
 #[derive(Debug)]
@@ -108,6 +108,9 @@ impl Table {
         let checked_at = row.checked_at;
         if let Some(slot) = self.repository_mut(id) {
             slot.set(pointer, PointerSlot { manifest, checked_at });
+        }
+        if let Pointer::Tag(tag) = pointer {
+            self.follow_tag(repository, tag, manifest);
         }
         self.mark_pointer(id, pointer);
     }
@@ -279,24 +282,30 @@ impl Table {
         let Some(slot) = self.slots.get_mut(id) else {
             return;
         };
-        let of_it = Pointer::Referrers(slot.digest.clone());
+        let digest = slot.digest.clone();
         for repository in std::mem::take(&mut slot.repositories) {
-            let Some(slot) = self.repository_mut(repository) else {
-                continue;
-            };
-            let shown = slot.manifests.remove(&id);
-            slot.lists.remove(&id);
-            let is_gone =
-                |pointer: &Pointer, to: &PointerSlot| to.manifest == id || *pointer == of_it;
-            let pointers = slot.pointers.iter().filter(|(pointer, to)| is_gone(pointer, to));
-            let pointers: Vec<Pointer> = pointers.map(|(pointer, _)| pointer.clone()).collect();
-            for pointer in &pointers {
-                slot.unset(pointer);
-            }
-            self.changes.layout |= shown;
-            for pointer in &pointers {
-                self.mark_pointer(repository, pointer);
-            }
+            self.drop_names(repository, id, &digest);
+        }
+    }
+
+    /// Forgets what points to a digest in a repository that shows it no longer, and what was said
+    /// there to refer to it.
+    pub(super) fn drop_names(&mut self, repository: RepositoryId, id: Id, digest: &Digest) {
+        let Some(slot) = self.repository_mut(repository) else {
+            return;
+        };
+        let shown = slot.manifests.remove(&id);
+        slot.lists.remove(&id);
+        let of_it = Pointer::Referrers(digest.clone());
+        let is_gone = |pointer: &Pointer, to: &PointerSlot| to.manifest == id || *pointer == of_it;
+        let pointers = slot.pointers.iter().filter(|(pointer, to)| is_gone(pointer, to));
+        let pointers: Vec<Pointer> = pointers.map(|(pointer, _)| pointer.clone()).collect();
+        for pointer in &pointers {
+            slot.unset(pointer);
+        }
+        self.changes.layout |= shown;
+        for pointer in &pointers {
+            self.mark_pointer(repository, pointer);
         }
     }
 
@@ -322,9 +331,8 @@ impl Table {
         repository.manifests.iter().any(is_here)
     }
 
-    fn repository(&self, repository: &Repository) -> Option<&RepositorySlot> {
-        let id = self.repository_ids.get(repository)?;
-        self.repositories.get(id.index())
+    pub(super) fn repository(&self, repository: &Repository) -> Option<&RepositorySlot> {
+        self.repository_at(*self.repository_ids.get(repository)?)
     }
 
     fn repository_mut(&mut self, id: RepositoryId) -> Option<&mut RepositorySlot> {
@@ -383,6 +391,23 @@ impl RepositorySlot {
             ruled.remove(tag, meant.manifest);
         }
         true
+    }
+
+    /// The name of what was asked for by digest here.
+    pub fn by_digest(&self, digest: &Digest) -> ImageName {
+        let reference = Reference::Digest(digest.clone());
+        ImageName { repository: self.repository.clone(), reference }
+    }
+
+    /// The pointers that mean a digest.
+    pub fn pointers_to(&self, id: Id) -> impl Iterator<Item = &Pointer> {
+        let to_it = self.pointers.iter().filter(move |(_, slot)| slot.manifest == id);
+        to_it.map(|(pointer, _)| pointer)
+    }
+
+    /// What a pointer means.
+    pub fn meaning_of(&self, pointer: &Pointer) -> Option<Id> {
+        self.pointers.get(pointer).map(|slot| slot.manifest)
     }
 }
 

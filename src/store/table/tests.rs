@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::{
-    oci::Algorithm,
+    oci::{Algorithm, ImageName},
     store::{budget::Goal, eviction::Selection},
 };
 
@@ -70,6 +70,12 @@ fn replay(table: &mut Table, copy: &mut Table) {
         for digest in &batch.lost {
             copy.lose(digest);
         }
+        for (repository, digest) in &batch.unproved {
+            copy.drop_digests(
+                &Target::Repository(repository.clone()),
+                std::slice::from_ref(digest),
+            );
+        }
         for (digest, row) in &batch.blobs {
             copy.restore(digest, row);
         }
@@ -81,6 +87,15 @@ fn replay(table: &mut Table, copy: &mut Table) {
         }
         for row in &batch.proofs {
             copy.prove(&row.repository, &row.digest, row.proof, at(0));
+        }
+        for (image, held) in &batch.pins {
+            match held {
+                Some(held) => {
+                    copy.unpin(image);
+                    copy.restore_pin(&PinRow { image: image.clone(), held: held.clone() }, at(0));
+                }
+                None => assert!(copy.unpin(image)),
+            }
         }
     }
 }
@@ -262,4 +277,82 @@ fn an_expected_manifest_is_shown_before_it_is_read() {
     assert!(table.is_listed(&repository, &digest("a")));
     table.expect_manifest(&digest("image"), 7, "application/y", at(1));
     assert!(table.children(&digest("image")).is_some());
+}
+
+fn image_name(name: &str) -> ImageName {
+    name.parse().unwrap()
+}
+
+#[test]
+fn a_pin_holds_everything_below_what_its_name_means() {
+    let (mut table, mut copy) = (Table::default(), Table::default());
+    let repository: Repository = "ghcr.io/a".parse().unwrap();
+    let keeping = Keeping::default();
+    table.put_manifest(&digest("old"), 10, &image(&["a"]), at(1));
+    table.put_manifest(&digest("new"), 10, &image(&["b"]), at(1));
+    table.put_manifest(&digest("index"), 10, &index(&["new"]), at(1));
+    table.put_blob(&digest("b"), 10, at(1));
+    table.point(&repository, &tag("v1"), &tagged("old", 1), at(1));
+    let name = image_name("ghcr.io/a:v1");
+    assert_eq!(table.pin(&image_name("ghcr.io/a:v2")), None);
+    assert_eq!(table.pin(&name), Some(digest("old")));
+    replay(&mut table, &mut copy);
+    let is_kept = |table: &Table, name| {
+        table.keep(table.slots.find(&digest(name)).unwrap(), &keeping) == Keep::Always
+    };
+    for table in [&table, &copy] {
+        assert!(["old", "a", "config"].into_iter().all(|name| is_kept(table, name)));
+        assert!(["index", "new", "b"].into_iter().all(|name| !is_kept(table, name)));
+    }
+    table.point(&repository, &tag("v1"), &tagged("index", 2), at(2));
+    table.drop_pointer(&repository, &tag("v1"));
+    replay(&mut table, &mut copy);
+    for table in [&table, &copy] {
+        assert!(["index", "new", "b", "config"].into_iter().all(|name| is_kept(table, name)));
+        assert!(["old", "a"].into_iter().all(|name| !is_kept(table, name)));
+    }
+    table.mark_all();
+    let mut anew = Table::default();
+    replay(&mut table, &mut anew);
+    assert_eq!(anew.pins().collect::<Vec<_>>(), table.pins().collect::<Vec<_>>());
+    assert!(table.unpin(&name) && !table.unpin(&name));
+    replay(&mut table, &mut copy);
+    assert_eq!(copy.pins().count(), 0);
+}
+
+/// A slot that a pin holds is given to no other digest.
+#[test]
+fn a_pin_outlives_all_that_is_known_of_a_digest() {
+    let mut table = Table::default();
+    let repository: Repository = "ghcr.io/a".parse().unwrap();
+    table.put_manifest(&digest("image"), 10, &image(&[]), at(1));
+    table.prove(&repository, &digest("image"), Proof::Manifest, at(1));
+    let name = image_name(&format!("ghcr.io/a@{}", digest("image")));
+    table.pin(&name).unwrap();
+    table.forget(&digest("image"));
+    table.put_blob(&digest("other"), 1, at(1));
+    assert_eq!(table.held_by(&name), Some(digest("image")));
+    assert!(!table.is_held(table.slots.find(&digest("other")).unwrap()));
+    table.unpin(&name);
+    table.forget(&digest("other"));
+    assert_eq!(table.slots.range(0, 100).count(), 0, "every slot is released");
+}
+
+#[test]
+fn what_a_repository_shows_no_longer_is_told_once() {
+    let (mut table, mut copy) = (Table::default(), Table::default());
+    let repository: Repository = "ghcr.io/a".parse().unwrap();
+    let target = Target::Repository(repository.clone());
+    for name in ["a", "b"] {
+        table.put_blob(&digest(name), 1, at(1));
+        table.prove(&repository, &digest(name), Proof::Blob, at(1));
+    }
+    replay(&mut table, &mut copy);
+    table.drop_digests(&target, &[digest("a"), digest("b")]);
+    table.prove(&repository, &digest("b"), Proof::Blob, at(1));
+    replay(&mut table, &mut copy);
+    for table in [&table, &copy] {
+        assert!(!table.is_proved(&repository, &digest("a")));
+        assert!(table.is_proved(&repository, &digest("b")));
+    }
 }

@@ -47,10 +47,10 @@ impl Table {
         from.saturating_add(count) < self.slots.end()
     }
 
-    /// A victim by name, and its size, unless it was used since it was chosen, or is gone.
+    /// A victim by name, and its size, unless it was used or pinned since it was chosen, or is gone.
     pub fn still_unused(&self, victim: &Victim) -> Option<(Digest, Option<u64>)> {
         let slot = self.slots.get(victim.id)?;
-        let is_unused = slot.last_use == victim.last_use;
+        let is_unused = slot.last_use == victim.last_use && !self.is_held(victim.id);
         is_unused.then(|| (slot.digest.clone(), slot.present.then_some(slot.size)))
     }
 

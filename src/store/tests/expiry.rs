@@ -218,7 +218,7 @@ async fn use_during_a_sweep_saves() {
     let victims = test.store.0.choose(Goal::default(), Vec::new(), now);
     assert_eq!(victims.len(), 2);
     test.store.touch(&used);
-    test.store.0.remove(&victims, &mut Swept::default(), |_| ());
+    test.store.0.remove_victims(&victims, &mut Swept::default(), |_| ());
     assert!(test.store.has(&used));
     assert!(!test.store.has(&unused));
 }

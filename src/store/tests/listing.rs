@@ -204,7 +204,7 @@ async fn usage_tells_who_needs_what_and_what_nobody_needs() {
     assert_eq!((usage.quarantine, usage.damaged_indexes, usage.downloads), (40, 50, 60));
     assert_eq!(usage.reclaimable(), 70 + 40 + 50);
     assert!(usage.disk.free <= usage.disk.total);
-    assert_eq!(usage.min_free, test.cache.min_free_bytes(usage.disk.total));
+    assert_eq!(usage.limits.min_free, test.cache.min_free_bytes(usage.disk.total));
 
     let usage = test.store.usage(Grouping::Registry).await.unwrap();
     let all = own_of_first + own_of_second + 1000;

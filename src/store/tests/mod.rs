@@ -6,6 +6,8 @@ mod expiry;
 mod left;
 mod listing;
 mod names;
+mod pins;
+mod removal;
 mod room;
 mod scale;
 
@@ -25,7 +27,7 @@ use crate::{
     clock::Clock,
     config::{Cache, OnDeleted, Rules, Size},
     metrics::Metrics,
-    oci::{Algorithm, Digest, Manifest, Repository, Tag},
+    oci::{Algorithm, Digest, ImageName, Manifest, Repository, Tag},
 };
 
 /// A store in a directory of its own, whose clock is moved by hand.
@@ -36,6 +38,9 @@ struct TestStore {
     cache: Cache,
     directory: TempDir,
 }
+
+/// The repository of [`TestStore::put_tagged`].
+const APP: &str = "docker.io/team/app";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -122,6 +127,15 @@ impl TestStore {
         digest
     }
 
+    /// An image with a layer of its own that is tagged in [`APP`].
+    async fn put_tagged(&self, name: &str) -> (Digest, Digest, Digest) {
+        let config = self.put(format!("{{\"of\":\"{name}\"}}").as_bytes()).await;
+        let layer = self.put(format!("layer of {name}").as_bytes()).await;
+        let manifest = self.put_image(&config, &[&layer]).await;
+        self.store.set_tag(&repository(APP), &tag(name), &manifest, self.clock.wall());
+        (manifest, config, layer)
+    }
+
     /// Files under a directory of the store.
     fn files(&self, name: &str) -> usize {
         fs::read_dir(self.path(name)).map_or(0, Iterator::count)
@@ -182,6 +196,10 @@ fn sha256(content: &[u8]) -> Digest {
 
 fn descriptor(digest: &Digest) -> String {
     format!(r#"{{"mediaType":"application/x","digest":"{digest}","size":1}}"#)
+}
+
+fn image(name: &str) -> ImageName {
+    name.parse().unwrap()
 }
 
 fn repository(name: &str) -> Repository {

@@ -51,7 +51,8 @@ impl Kept {
     }
 
     fn of(&self, name: &str) -> Keep {
-        self.table.kept(&digest(name), &self.keeping).unwrap()
+        let id = self.table.slots.find(&digest(name)).unwrap();
+        self.table.keep(id, &self.keeping)
     }
 }
 
