@@ -89,6 +89,11 @@ impl Missing {
         Missing { remembered: Cache::new(CAPACITY), ttl, clock }
     }
 
+    /// Whatever was absent may be asked for again.
+    pub(super) fn forget_all(&self) {
+        self.remembered.invalidate_all();
+    }
+
     fn get(&self, absent: &Absent) -> Option<Error> {
         let remembered = self.remembered.get(absent)?;
         (self.clock.running() < remembered.until).then(|| remembered.error.clone())

@@ -24,6 +24,7 @@ mod range;
 mod referrers;
 mod relay;
 mod remote;
+mod removal;
 mod resume;
 mod sharing;
 mod tag;

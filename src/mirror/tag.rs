@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::OnDeleted,
-    oci::{Digest, Reference, Repository, Tag},
+    oci::{Digest, ImageName, Reference, Repository, Tag},
     store::TaggedManifest,
     upstream::Spending,
 };
@@ -359,9 +359,14 @@ impl Mirror {
         }
     }
 
+    /// A pinned tag keeps its meaning: it is served again when upstream cannot be asked.
     fn follow_deletion(&self, repository: &Repository, tag: &Tag, error: &Error) {
-        if self.is_deletion(error) {
-            self.announcements.invalidate(&(repository.clone(), tag.clone()));
+        if !self.is_deletion(error) {
+            return;
+        }
+        self.announcements.invalidate(&(repository.clone(), tag.clone()));
+        let reference = Reference::Tag(tag.clone());
+        if !self.store.is_pinned(&ImageName { repository: repository.clone(), reference }) {
             self.store.drop_tag(repository, tag);
         }
     }
@@ -387,11 +392,13 @@ impl Mirror {
         cached: Option<Cached>,
         error: Error,
     ) -> Result<Found, Error> {
-        // A deleted tag is dropped by the check that learnt of it.
-        let is_dropped = self.store.tag(repository, tag).is_none();
+        // A deleted tag is dropped by the check that learnt of it, unless it is pinned.
+        let absent = Absent::manifest(repository, &Reference::Tag(tag.clone()));
+        let is_deleted = self.store.tag(repository, tag).is_none()
+            || (self.is_deletion(&error) && self.is_absent(&absent));
         let mirrored = self.mirrored(repository)?;
         let is_young = |cached: &Cached| !self.is_too_old(mirrored, cached.checked_at);
-        let Some(cached) = cached.filter(|cached| !is_dropped && is_young(cached)) else {
+        let Some(cached) = cached.filter(|cached| !is_deleted && is_young(cached)) else {
             return Err(error);
         };
         let is_obtainable = if matches!(error, Error::Limited { .. }) {
