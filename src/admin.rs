@@ -9,8 +9,11 @@
 mod answer;
 pub mod events;
 mod images;
+mod near;
 mod page;
+mod pins;
 mod refusal;
+mod removal;
 mod sweep;
 mod token;
 mod upstreams;
@@ -129,6 +132,9 @@ impl Admin {
             Page::Images => self.images(question).await,
             Page::Usage => self.usage(question).await,
             Page::Sweep => self.sweep(question, self.begin()?),
+            Page::Pin => self.pin(question, self.begin()?).await,
+            Page::Unpin => self.unpin(question, self.begin()?).await,
+            Page::Remove => self.remove(question, self.begin()?).await,
         }
     }
 

@@ -47,7 +47,7 @@ impl Admin {
         let selection = Selection::read(question)?;
         let store = self.content.store.clone();
         store.looked_around().await;
-        let mut images = store.images().await.map_err(Refusal::Failed)?;
+        let mut images = store.images().await.map_err(Refusal::failed)?;
         images.retain(|image| selection.has(image));
         selection.sort(&mut images);
         let (sender, receiver) = mpsc::channel(WAITING);

@@ -26,10 +26,13 @@ pub(super) enum Page {
     Images,
     Usage,
     Sweep,
+    Pin,
+    Unpin,
+    Remove,
 }
 
 /// Every page, and where it is.
-pub(super) const PAGES: [(&str, Page); 7] = [
+pub(super) const PAGES: [(&str, Page); 10] = [
     ("/healthz", Page::Health),
     ("/readyz", Page::Readiness),
     ("/metrics", Page::Metrics),
@@ -37,6 +40,9 @@ pub(super) const PAGES: [(&str, Page); 7] = [
     ("/api/v1/images", Page::Images),
     ("/api/v1/usage", Page::Usage),
     ("/api/v1/sweep", Page::Sweep),
+    ("/api/v1/pin", Page::Pin),
+    ("/api/v1/unpin", Page::Unpin),
+    ("/api/v1/remove", Page::Remove),
 ];
 
 /// What a page is asked for with.
@@ -57,6 +63,7 @@ impl Page {
         match self {
             Page::Health | Page::Readiness | Page::Metrics | Page::Upstreams => true,
             Page::Images | Page::Usage | Page::Sweep => false,
+            Page::Pin | Page::Unpin | Page::Remove => false,
         }
     }
 
@@ -69,7 +76,7 @@ impl Page {
             | Page::Upstreams
             | Page::Images
             | Page::Usage => false,
-            Page::Sweep => true,
+            Page::Sweep | Page::Pin | Page::Unpin | Page::Remove => true,
         }
     }
 

@@ -1,5 +1,7 @@
 //! What is not answered, and why: the only place of the admin API with status codes.
 
+use std::fmt::Display;
+
 use http::{
     HeaderName, HeaderValue, Response, StatusCode,
     header::{ALLOW, WWW_AUTHENTICATE},
@@ -25,15 +27,19 @@ pub(super) enum Refusal {
     TooLong,
     /// The question makes no sense.
     Wrong(String),
-    /// The disk does not let it be done.
-    Failed(std::io::Error),
     /// Pulls cannot be served now.
     NotReady(String),
     /// Nothing is begun any more.
     Stopping,
+    /// The disk or this process fails.
+    Failed(String),
 }
 
 impl Refusal {
+    pub(super) fn failed(reason: impl Display) -> Refusal {
+        Refusal::Failed(reason.to_string())
+    }
+
     pub(super) fn into_response(self) -> Response<Body> {
         let mut response = answer::text(self.text());
         *response.status_mut() = self.status();
@@ -52,8 +58,8 @@ impl Refusal {
             Refusal::NotJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refusal::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Wrong(_) => StatusCode::BAD_REQUEST,
-            Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Refusal::NotReady(_) | Refusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -66,9 +72,9 @@ impl Refusal {
             | Refusal::NotJson
             | Refusal::TooLong
             | Refusal::Wrong(_)
-            | Refusal::Failed(_)
             | Refusal::NotReady(_)
-            | Refusal::Stopping => None,
+            | Refusal::Stopping
+            | Refusal::Failed(_) => None,
         }
     }
 
@@ -88,8 +94,9 @@ impl Refusal {
             }
             Refusal::NotJson => "only with Content-Type: application/json\n".into(),
             Refusal::TooLong => "the body is too long\n".into(),
-            Refusal::Wrong(reason) | Refusal::NotReady(reason) => format!("{reason}\n"),
-            Refusal::Failed(error) => format!("{error}\n"),
+            Refusal::Wrong(reason) | Refusal::NotReady(reason) | Refusal::Failed(reason) => {
+                format!("{reason}\n")
+            }
             Refusal::Stopping => "Larder is stopping; try again in a moment\n".into(),
         }
     }

@@ -47,6 +47,11 @@ async fn each_page_has_its_status() {
         (Method::POST, "/api/v1/sweep", Public, 403),
         (Method::POST, "/api/v1/sweep", Trusted, 200),
         (Method::GET, "/api/v1/sweep", Trusted, 405),
+        (Method::POST, "/api/v1/pin", Public, 403),
+        (Method::POST, "/api/v1/unpin", Public, 403),
+        (Method::POST, "/api/v1/remove", Public, 403),
+        (Method::POST, "/api/v1/remove", Trusted, 400),
+        (Method::GET, "/api/v1/pin", Trusted, 405),
         (Method::GET, "/", Public, 404),
         (Method::DELETE, "/healthz/x", Public, 404),
     ];

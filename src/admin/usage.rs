@@ -29,7 +29,7 @@ impl Admin {
         let (store, by) = (&self.content.store, grouping(question)?);
         store.looked_around().await;
         let usage = store.usage(by).await;
-        Ok(answer::document(&document(&usage.map_err(Refusal::Failed)?)))
+        Ok(answer::document(&document(&usage.map_err(Refusal::failed)?)))
     }
 }
 

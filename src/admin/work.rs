@@ -5,6 +5,8 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
+use super::refusal::Refusal;
+
 /// What is under way; clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Work {
@@ -37,6 +39,19 @@ impl Work {
 }
 
 impl Running {
+    /// Does this to its end, also when the client hangs up meanwhile.
+    pub(super) async fn finish<T: Send + 'static>(
+        self,
+        work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let done = tokio::spawn(async move {
+            let done = work.await;
+            drop(self);
+            done
+        });
+        done.await.unwrap_or_else(|error| Err(Refusal::failed(error)))
+    }
+
     /// Returns when this should come to an end early.
     pub(super) async fn told_to_end(&self) {
         self.ending.cancelled().await;

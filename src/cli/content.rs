@@ -106,7 +106,8 @@ pub(super) async fn document(answer: Answer) -> Result<Bytes, Failure> {
 }
 
 impl Place {
-    fn config(&self) -> Result<Config, Failure> {
+    /// The configuration, as the daemon reads it too.
+    pub(super) fn config(&self) -> Result<Config, Failure> {
         let mut sources = self.common.sources();
         if let Some(data_dir) = &self.data_dir {
             sources.flags.insert("data_dir", data_dir.clone());

@@ -9,15 +9,16 @@ use tracing_subscriber::{
 
 use crate::config::{Log, LogFormat};
 
-/// Starts the log of this process. The level is Larder's own; libraries log warnings and errors.
+/// Starts the log of this process, unless it has one already: a command may ask more than once. The level is Larder's own; libraries log warnings and errors.
 pub(super) fn start(config: &Log) {
     let levels = Targets::new()
         .with_default(Level::WARN.min(config.level))
         .with_target(env!("CARGO_CRATE_NAME"), config.level);
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(levels);
-    match config.format {
-        LogFormat::Text => registry.with(lines.with_target(false)).init(),
-        LogFormat::Json => registry.with(lines.json().flatten_event(true)).init(),
-    }
+    // An error means that there is one.
+    let _ = match config.format {
+        LogFormat::Text => registry.with(lines.with_target(false)).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
+    };
 }

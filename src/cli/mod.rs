@@ -2,14 +2,17 @@
 
 mod check;
 mod configure;
-#[expect(dead_code, reason = "for the commands that destroy something")]
 mod confirm;
 mod content;
 mod doctor;
+mod document;
 mod du;
 mod events;
 mod logging;
 mod ls;
+mod names;
+mod pin;
+mod remove;
 mod serve;
 mod sweep;
 mod table;
@@ -52,6 +55,12 @@ enum Command {
     Du(du::Arguments),
     /// Remove now what nobody pulls any more
     Sweep(sweep::Arguments),
+    /// Keep images, however long nobody pulls them and however scarce room is
+    Pin(pin::Arguments),
+    /// Let go of images that are pinned
+    Unpin(pin::Arguments),
+    /// Remove images and repositories
+    Rm(remove::Arguments),
 }
 
 /// Options of every subcommand.
@@ -72,6 +81,9 @@ pub fn main() -> ExitCode {
         Command::Ls(arguments) => ls::ls(&arguments),
         Command::Du(arguments) => du::du(&arguments),
         Command::Sweep(arguments) => sweep::sweep(&arguments),
+        Command::Pin(arguments) => pin::pin(&arguments),
+        Command::Unpin(arguments) => pin::unpin(&arguments),
+        Command::Rm(arguments) => remove::remove(&arguments),
     }
 }
 

@@ -70,14 +70,14 @@ fn heading(arguments: &Arguments) -> Option<String> {
 }
 
 fn row(finding: Value) -> Result<String, Failure> {
-    let going: Going = serde_json::from_value(finding).map_err(not_understood)?;
+    let going: Going = serde_json::from_value(finding).map_err(Failure::not_understood)?;
     let (size, unused) = (ByteSize(going.bytes).display().iec(), shown(going.unused_seconds));
     let names = going.names.join(" ");
     Ok(line(&going.reason, &size.to_string(), &unused, &going.digest, &names))
 }
 
 fn total(done: Value, dry_run: bool) -> Result<String, Failure> {
-    let Totals { blobs, bytes } = serde_json::from_value(done).map_err(not_understood)?;
+    let Totals { blobs, bytes } = serde_json::from_value(done).map_err(Failure::not_understood)?;
     let verb = if dry_run { "would remove" } else { "removed" };
     Ok(format!("{verb} {blobs} blobs, {}", ByteSize(bytes).display().iec()))
 }
@@ -95,8 +95,4 @@ fn shown(seconds: u64) -> String {
 
 fn print(line: String) -> Result<(), Failure> {
     writeln!(io::stdout(), "{line}").map_err(Failure::failed)
-}
-
-fn not_understood(error: serde_json::Error) -> Failure {
-    Failure::failed(format_args!("the daemon is not understood: {error}"))
 }

@@ -80,7 +80,7 @@ pub use self::inspection::{Inspected, PlatformHere, PlatformState};
 pub use self::listing::Image;
 pub use self::pins::{Extent, Written};
 pub use self::presence::{NoStore, admin_socket, owner};
-pub use self::removal::{Refusal, Removal};
+pub use self::removal::{CannotRemove, Removal};
 pub use self::sweep::Sweep;
 pub use self::swept::{Count, Going, Plan, Swept};
 pub use self::table::{PinRow as Pin, Place, Target, Totals, Verdict};

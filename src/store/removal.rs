@@ -27,7 +27,7 @@ pub struct Removal {
 
 /// Why nothing is removed.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum CannotRemove {
     /// Nothing of it is here.
     #[error("not found")]
     NotHere,
@@ -56,7 +56,7 @@ impl Store {
     ///
     /// # Errors
     /// Why it would be refused.
-    pub async fn plan_removal(&self, target: &Target) -> Result<Removal, Refusal> {
+    pub async fn plan_removal(&self, target: &Target) -> Result<Removal, CannotRemove> {
         self.until_looked_around().await;
         let (store, target) = (Arc::clone(&self.0), target.clone());
         let planned = blocking(move || store.plan_removal(&target)).await??;
@@ -73,7 +73,7 @@ impl Store {
     ///
     /// # Errors
     /// Why nothing was removed, or what the disk says.
-    pub async fn remove(&self, target: &Target) -> Result<Removal, Refusal> {
+    pub async fn remove(&self, target: &Target) -> Result<Removal, CannotRemove> {
         self.until_looked_around().await;
         let (store, target) = (Arc::clone(&self.0), target.clone());
         blocking(move || store.remove(&target)).await?
@@ -103,7 +103,7 @@ impl Planned {
 }
 
 impl Shared {
-    fn remove(&self, target: &Target) -> Result<Removal, Refusal> {
+    fn remove(&self, target: &Target) -> Result<Removal, CannotRemove> {
         let planned = self.plan_removal(target)?;
         self.drop_names(target, &planned)?;
         let mut removal = Removal { names: planned.names(), ..Removal::default() };
@@ -120,7 +120,7 @@ impl Shared {
         failed.map_or(Ok(removal), |error| Err(error.into()))
     }
 
-    fn plan_removal(&self, target: &Target) -> Result<Planned, Refusal> {
+    fn plan_removal(&self, target: &Target) -> Result<Planned, CannotRemove> {
         self.refuse_pinned(target)?;
         let mut seeds = self.seeds(target)?;
         let writing = self.downloads.writing();
@@ -130,19 +130,19 @@ impl Shared {
         let mut plan = Plan::default();
         for seed in &seeds {
             if let Some(digest) = self.any_below(seed, &writing) {
-                return Err(Refusal::Downloading(digest));
+                return Err(CannotRemove::Downloading(digest));
             }
             self.memory.with(|table| table.survey(target, &seed.digest, &mut plan));
         }
         Ok(Planned { seeds, doomed: plan.doomed() })
     }
 
-    fn refuse_pinned(&self, target: &Target) -> Result<(), Refusal> {
+    fn refuse_pinned(&self, target: &Target) -> Result<(), CannotRemove> {
         let pinned = self.memory.with(|table| table.pinned_of(target));
-        if pinned.is_empty() { Ok(()) } else { Err(Refusal::Pinned(pinned)) }
+        if pinned.is_empty() { Ok(()) } else { Err(CannotRemove::Pinned(pinned)) }
     }
 
-    fn seeds(&self, target: &Target) -> Result<Vec<Seed>, Refusal> {
+    fn seeds(&self, target: &Target) -> Result<Vec<Seed>, CannotRemove> {
         if let Target::Image(image) = target {
             let (seed, lister) = self
                 .memory
@@ -151,9 +151,9 @@ impl Shared {
                     let lister = table.lister(&image.repository, &seed.digest);
                     Some((seed, lister))
                 })
-                .ok_or(Refusal::NotHere)?;
+                .ok_or(CannotRemove::NotHere)?;
             return match (lister, &image.reference) {
-                (Some(lister), Reference::Digest(_)) => Err(Refusal::Listed(lister)),
+                (Some(lister), Reference::Digest(_)) => Err(CannotRemove::Listed(lister)),
                 _ => Ok(vec![seed]),
             };
         }
@@ -163,7 +163,7 @@ impl Shared {
         let lone = (0..).step_by(STEP).map_while(lone).flatten();
         seeds.extend(lone.map(|digest| Seed { digest, names: Vec::new() }));
         match target {
-            Target::Repository(_) if seeds.is_empty() => Err(Refusal::NotHere),
+            Target::Repository(_) if seeds.is_empty() => Err(CannotRemove::NotHere),
             Target::Image(_) | Target::Repository(_) | Target::Untagged(_) => Ok(seeds),
         }
     }
@@ -178,11 +178,11 @@ impl Shared {
     }
 
     /// From here on nobody is served what goes. A pin that has come meanwhile forbids it.
-    fn drop_names(&self, target: &Target, planned: &Planned) -> Result<(), Refusal> {
+    fn drop_names(&self, target: &Target, planned: &Planned) -> Result<(), CannotRemove> {
         self.memory.with(|table| {
             let pinned = table.pinned_of(target);
             if !pinned.is_empty() {
-                return Err(Refusal::Pinned(pinned));
+                return Err(CannotRemove::Pinned(pinned));
             }
             if let Target::Image(image) = target {
                 table.drop_image(target, image);

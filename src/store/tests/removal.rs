@@ -1,7 +1,7 @@
 //! Removal by hand: what goes, what stays because something needs it, and what is refused.
 
 use super::*;
-use crate::store::{Place, Refusal, Target};
+use crate::store::{CannotRemove, Place, Target};
 
 fn of_image(name: &str) -> Target {
     Target::Image(image(name))
@@ -33,7 +33,9 @@ async fn an_image_goes_with_what_only_it_needs() {
     test.store.prove_manifest(&app, &image_a);
 
     let refused = test.store.remove(&of_image(&format!("{APP}@{image_a}"))).await;
-    assert!(matches!(refused, Err(Refusal::Listed(by)) if by == image("docker.io/team/app:a")));
+    assert!(
+        matches!(refused, Err(CannotRemove::Listed(by)) if by == image("docker.io/team/app:a"))
+    );
     assert_eq!(removed(&test, &of_image("docker.io/team/app:a")).await, ["docker.io/team/app:a"]);
     for digest in [&index, &image_a, &a] {
         assert!(!test.store.has(digest));
@@ -44,7 +46,7 @@ async fn an_image_goes_with_what_only_it_needs() {
     }
     assert_eq!(test.store.tag(&app, &tag("a")), None);
     let again = test.store.remove(&of_image("docker.io/team/app:a")).await;
-    assert!(matches!(again, Err(Refusal::NotHere)));
+    assert!(matches!(again, Err(CannotRemove::NotHere)));
 
     let by_digest = of_image(&format!("{APP}@{image_b}"));
     let expected = ["docker.io/team/app:b".to_owned(), format!("{APP}@{image_b}")];
@@ -71,7 +73,7 @@ async fn what_something_else_needs_stays() {
     test.store.pin(&pinned).await.unwrap().unwrap();
     for target in [of_image("docker.io/team/app:v2"), Target::Repository(app.clone())] {
         let refused = test.store.remove(&target).await;
-        assert!(matches!(refused, Err(Refusal::Pinned(pins)) if pins == [pinned.clone()]));
+        assert!(matches!(refused, Err(CannotRemove::Pinned(pins)) if pins == [pinned.clone()]));
     }
     test.store.unpin(&pinned);
     assert_eq!(digests("docker.io/team/app:v2").await, []);
@@ -113,7 +115,7 @@ async fn a_repository_goes_with_everything_that_is_only_its_own() {
     }
     assert!(test.store.is_proved(&other, &shared.0));
     let again = test.store.remove(&Target::Repository(app)).await;
-    assert!(matches!(again, Err(Refusal::NotHere)));
+    assert!(matches!(again, Err(CannotRemove::NotHere)));
 }
 
 #[tokio::test]
@@ -156,7 +158,7 @@ async fn what_is_being_downloaded_is_in_use() {
     let writer = test.store.create_blob(&layer, Some(5)).await.unwrap();
     for target in [of_image("docker.io/team/app:v1"), Target::Repository(app)] {
         let refused = test.store.remove(&target).await;
-        assert!(matches!(refused, Err(Refusal::Downloading(of)) if of == layer));
+        assert!(matches!(refused, Err(CannotRemove::Downloading(of)) if of == layer));
     }
     drop(writer);
     test.no_downloads_soon();

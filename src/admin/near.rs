@@ -1,0 +1,52 @@
+//! What is here under a name much like one that is not.
+
+use std::collections::BTreeSet;
+
+use super::Content;
+use crate::oci::{ImageName, Reference, Repository};
+
+/// The most names suggested.
+const SUGGESTIONS: usize = 3;
+
+/// The most letters that may differ.
+const MAX_DISTANCE: usize = 3;
+
+impl Content {
+    /// Images here with a name like `image`, the likest first: another tag of its repository, or else
+    /// repositories.
+    pub(super) async fn near(&self, image: &ImageName) -> Vec<String> {
+        let tags = self.store.tags(&image.repository).into_iter();
+        let others = tags.map(|(tag, _)| Reference::Tag(tag)).map(|reference| {
+            let distance = distance(&image.reference.to_string(), &reference.to_string());
+            (distance, ImageName { repository: image.repository.clone(), reference }.to_string())
+        });
+        let near = first(others.collect());
+        if near.is_empty() { self.near_repository(&image.repository).await } else { near }
+    }
+
+    /// Repositories here with a name like `repository`, the likest first.
+    pub(super) async fn near_repository(&self, repository: &Repository) -> Vec<String> {
+        // Without the threads for such work there is no daemon to be asked again.
+        let here = self.store.repositories().await.unwrap_or_default();
+        let (asked, last) = (repository.to_string(), last_component(repository));
+        let likeness = |other: &Repository| match last_component(other) == last {
+            true => 0,
+            false => distance(&asked, &other.to_string()),
+        };
+        let near = here.iter().map(|other| (likeness(other), other.to_string()));
+        first(near.filter(|(distance, _)| *distance <= MAX_DISTANCE).collect())
+    }
+}
+
+/// What comes first is what is told.
+fn first(near: BTreeSet<(usize, String)>) -> Vec<String> {
+    near.into_iter().take(SUGGESTIONS).map(|(_, name)| name).collect()
+}
+
+fn distance(one: &str, other: &str) -> usize {
+    strsim::damerau_levenshtein(one, other)
+}
+
+fn last_component(repository: &Repository) -> &str {
+    repository.name().as_str().rsplit('/').next().unwrap_or_default()
+}
