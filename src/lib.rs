@@ -25,7 +25,8 @@
 //!    from upstream, until the file is there. Meanwhile idle slots fetch the layers that come after.
 //! 6. [`response`] gives the result its status and headers. When the body has ended, [`account`]
 //!    counts it and [`pulls`] writes one line for the whole image.
-//! 7. What nobody pulls any more leaves: a sweep runs on a schedule, from [`start`].
+//! 7. What nobody pulls any more leaves: a sweep runs on a schedule, from [`start`]. What does not fit
+//!    makes room for itself before it comes, at the cost of what was unused longest.
 //! 8. Whoever looks after it asks [`admin`]: over `admin.sock`, over TCP with a token, or in the process of a
 //!    command when no daemon runs.
 //!

@@ -50,7 +50,7 @@ impl Shared {
                 made = self.make_room(bytes) => {
                     // Those who fill files now may give back what they hold.
                     let may_return = self.room.ledger().held() >= short.by;
-                    match made? {
+                    match made {
                         true => continue,
                         false if may_return => {}
                         false => return Err(no_room(bytes, &short)),
@@ -75,7 +75,7 @@ impl Shared {
 
     /// Waits for its turn, and then until an eviction has made room, if it can. Tells whether it
     /// has made any.
-    async fn make_room(self: &Arc<Self>, bytes: u64) -> Result<bool, CannotTake> {
+    async fn make_room(self: &Arc<Self>, bytes: u64) -> bool {
         let turn = self.turn_to_evict().await;
         let (enough, is_enough) = oneshot::channel();
         let store = Arc::clone(self);
@@ -85,7 +85,7 @@ impl Shared {
         };
         // It goes on when this future is dropped, and tells of its end by the channel.
         drop(tokio::task::spawn_blocking(evict));
-        Ok(is_enough.await.unwrap_or(false))
+        is_enough.await.unwrap_or(false)
     }
 
     /// `None` at the very end, when nobody gives turns any more.
