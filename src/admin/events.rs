@@ -87,11 +87,57 @@ where
             Ok(done) => json!({ "done": done }),
             Err(reason) => json!({ "error": reason }),
         };
-        events.send(last).await;
+        tokio::select! {
+            biased;
+            () = events.send(last) => {}
+            // The store is about to close, and waits for no client that is behind.
+            () = running.told_to_end() => {}
+        }
     });
     answer::lines(receiver)
 }
 
 fn line(event: &Value) -> Bytes {
     format!("{event}\n").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, time::Duration};
+
+    use http_body_util::BodyExt as _;
+    use tokio::{sync::oneshot, time::timeout};
+
+    use super::*;
+    use crate::admin::work::Work;
+
+    /// A stop ends what runs, even if its client reads nothing any more.
+    #[tokio::test]
+    async fn a_client_that_is_behind_keeps_nothing_from_stopping() {
+        let work = Work::default();
+        let endless = |events: Events| async move {
+            loop {
+                events.finding(json!({})).await;
+            }
+        };
+        let unread = answer(work.begin().unwrap(), endless);
+        let read = answer(work.begin().unwrap(), |_| pending());
+        timeout(Duration::from_secs(30), work.end()).await.unwrap();
+        assert!(work.begin().is_none());
+        let read = read.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(read, "{\"error\":\"Larder is stopping\"}\n");
+        drop(unread);
+    }
+
+    /// An operation whose client has hung up is dropped.
+    #[tokio::test]
+    async fn an_operation_ends_with_its_client() {
+        let (kept, dropped) = oneshot::channel::<()>();
+        let operation = |_| async move {
+            let _kept = kept;
+            pending().await
+        };
+        drop(answer(Work::default().begin().unwrap(), operation));
+        assert!(timeout(Duration::from_secs(30), dropped).await.unwrap().is_err());
+    }
 }
