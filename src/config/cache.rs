@@ -7,6 +7,7 @@ use super::{Rules, reader::Section, value};
 const MAX_SIZE: Size = Size::Percent(80);
 const EXPIRE_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10 * 60);
+const SCRUB_INTERVAL: Duration = Duration::from_secs(30 * 24 * 3600);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 const NEGATIVE_TTL: Duration = Duration::from_secs(10);
 
@@ -21,6 +22,8 @@ pub struct Cache {
     pub expire_after: Option<Duration>,
     /// Time between two sweeps.
     pub sweep_interval: Duration,
+    /// Running time within which every blob is hashed again. `None`: only on demand.
+    pub scrub_interval: Option<Duration>,
     /// How old a tag may be when it is served because upstream cannot be asked. `None`: any age.
     pub max_stale: Option<Duration>,
     /// How long a client waits for upstream's word on a tag that is cached.
@@ -79,6 +82,7 @@ impl Cache {
     pub(super) fn read(mut section: Section<'_, '_>) -> Cache {
         let expire_after = section.take("expire_after", value::positive_duration_or_never);
         let sweep_interval = section.take("sweep_interval", value::positive_duration);
+        let scrub_interval = section.take("scrub_interval", value::positive_duration_or_never);
         let max_stale = section.take("max_stale", value::duration_or_never);
         let check_timeout = section.take("check_timeout", value::duration);
         let negative_ttl = section.take("negative_ttl", value::duration);
@@ -91,6 +95,7 @@ impl Cache {
             min_free: section.take("min_free", value::size),
             expire_after: expire_after.unwrap_or(Some(EXPIRE_AFTER)),
             sweep_interval: sweep_interval.unwrap_or(SWEEP_INTERVAL),
+            scrub_interval: scrub_interval.unwrap_or(Some(SCRUB_INTERVAL)),
             max_stale: max_stale.unwrap_or(None),
             check_timeout: check_timeout.unwrap_or(CHECK_TIMEOUT),
             negative_ttl: negative_ttl.unwrap_or(NEGATIVE_TTL),

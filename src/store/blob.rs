@@ -5,7 +5,7 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use bytes::Bytes;
@@ -31,6 +31,15 @@ pub struct BlobReader {
     file: Arc<File>,
     size: u64,
     buffers: Buffers,
+    /// Of a file in `blobs/`.
+    origin: Option<Origin>,
+}
+
+/// Where a file was opened, to be looked at again when it turns out to be shorter than it was.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    store: Weak<Shared>,
+    digest: Digest,
 }
 
 /// A blob being written: an append-only file under `downloads/`, removed when dropped
@@ -62,7 +71,18 @@ pub struct WrongDigest {
 
 impl BlobReader {
     pub(super) fn new(file: Arc<File>, size: u64, buffers: &Buffers) -> BlobReader {
-        BlobReader { file, size, buffers: buffers.clone() }
+        BlobReader { file, size, buffers: buffers.clone(), origin: None }
+    }
+
+    /// Of a file in `blobs/`.
+    pub(super) fn published(
+        file: File,
+        size: u64,
+        origin: Origin,
+        buffers: &Buffers,
+    ) -> BlobReader {
+        let reader = BlobReader::new(Arc::new(file), size, buffers);
+        BlobReader { origin: Some(origin), ..reader }
     }
 
     /// Bytes in the blob.
@@ -94,17 +114,48 @@ impl BlobReader {
             }
         };
         if read == 0 && !buffer.is_empty() && offset < self.size {
+            if let Some(origin) = &self.origin {
+                origin.look_again();
+            }
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(read)
     }
 
-    /// The whole blob, which must be small. Blocking.
+    /// The whole blob, which must be small; shorter when the file is. Blocking.
     pub(super) fn read_all(&self) -> io::Result<Bytes> {
         let size = usize::try_from(self.size).map_err(io::Error::other)?;
         let mut buffer = vec![0; size];
-        self.file.read_exact_at(&mut buffer, 0)?;
+        let mut read = 0;
+        while let Some(room) = buffer.get_mut(read..).filter(|room| !room.is_empty()) {
+            match self.read_into(room, read as u64) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                more => read += more?,
+            }
+        }
+        buffer.truncate(read);
         Ok(buffer.into())
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Origin {
+    pub(super) fn new(store: &Arc<Shared>, digest: &Digest) -> Origin {
+        Origin { store: Arc::downgrade(store), digest: digest.clone() }
+    }
+
+    /// The file was cut under its reader. Whoever opens it next finds that out, and so it is done at
+    /// once. Blocking.
+    fn look_again(&self) {
+        if let Some(store) = self.store.upgrade()
+            && let Err(error) = store.open_file(&self.digest)
+        {
+            tracing::warn!(digest = %self.digest, %error, "cannot look at a damaged blob");
+        }
     }
 }
 
@@ -296,6 +347,7 @@ impl VerifiedBlob {
 
     fn publish_now(self) -> io::Result<()> {
         let BlobWriter { store, partial, digest, written, .. } = self.0;
+        still_whole(partial.file(), written)?;
         // Gives back what was reserved beyond the end.
         partial.file().set_len(written)?;
         partial.file().sync_data()?;
@@ -320,6 +372,7 @@ struct Step {
 
 impl Step {
     fn append(mut self, chunks: &[Bytes]) -> Result<Step, CannotTake> {
+        still_whole(self.partial.file(), self.written).map_err(CannotTake::Failing)?;
         if let Some(hashed) = &mut self.hashed {
             let caught_up = hashed.catch_up(self.partial.file(), self.written);
             caught_up.map_err(CannotTake::Failing)?;
@@ -353,6 +406,14 @@ async fn extend(
         Ok(())
     });
     extended.await.map_err(CannotTake::Failing)?
+}
+
+/// What is hashed is what was written; a file that someone else cut meanwhile is something else.
+fn still_whole(file: &File, written: u64) -> io::Result<()> {
+    if file.metadata()?.len() == written {
+        return Ok(());
+    }
+    Err(io::Error::other("the file of a download was changed from outside"))
 }
 
 impl Shared {

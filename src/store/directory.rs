@@ -118,6 +118,11 @@ impl Directory {
         self.quarantine().join(flat_name(digest))
     }
 
+    /// How far the scrub has come.
+    pub fn scrub(&self) -> PathBuf {
+        self.0.join("scrub.json")
+    }
+
     /// sled's files.
     pub fn index(&self) -> PathBuf {
         self.0.join("index")

@@ -1,18 +1,24 @@
 //! Files of `blobs/`: opening them, and making the table agree with what is found.
 
 use std::{
-    fs::{self, File},
+    fs::{File, Metadata},
     io,
-    path::PathBuf,
+    os::unix::fs::OpenOptionsExt as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
 };
 
-use super::{Shared, blob::BlobReader};
+use rustix::fs::OFlags;
+
+use super::{
+    Shared,
+    blob::{BlobReader, Origin},
+    damage::Damage,
+    hashing::Hashed,
+};
 use crate::oci::Digest;
 
-/// Damaged blobs that are kept for inspection.
-const QUARANTINED_FILES: usize = 8;
+/// How large a file may be that is hashed while a client waits for its first byte, in bytes.
+const VERIFIED_AT_ONCE: u64 = 64 * 1024 * 1024;
 
 const LOCKS: usize = 64;
 
@@ -37,27 +43,57 @@ impl NameLocks {
 
 impl Shared {
     /// Opens a blob. `None`: not here. What the table has wrong is put right. Blocking.
-    pub fn open_file(&self, digest: &Digest) -> io::Result<Option<BlobReader>> {
-        let file = match File::open(self.directory.blob(digest)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.lose_if_gone(digest)?;
-                return Ok(None);
-            }
-            file => file?,
+    ///
+    /// What was found on disk, and is nobody's word, is hashed before its first use, unless that
+    /// would take long: then a scrub comes to it before all else.
+    pub fn open_file(self: &Arc<Self>, digest: &Digest) -> io::Result<Option<BlobReader>> {
+        let Some(reader) = self.open_as_found(digest)? else {
+            return Ok(None);
         };
-        let size = file.metadata()?.len();
-        match self.memory.with(|table| table.size(digest)) {
-            Some(expected) if expected != size => {
-                tracing::warn!(%digest, expected, size, "a blob has the wrong size");
-                self.quarantine(digest)?;
+        let is_adopted = self.memory.with(|table| table.is_adopted(digest));
+        if is_adopted && reader.size() <= VERIFIED_AT_ONCE {
+            let mut hashed = Hashed::nothing(digest.hasher());
+            hashed.catch_up(reader.file(), reader.size())?;
+            if !self.is_right(digest, reader.file(), hashed.hasher.finish())? {
                 return Ok(None);
-            }
-            Some(_) => {}
-            None => {
-                self.adopt(digest)?;
             }
         }
-        Ok(Some(BlobReader::new(Arc::new(file), size, &self.buffers)))
+        Ok(Some(reader))
+    }
+
+    /// As [`Shared::open_file`], for who hashes what is read. Blocking.
+    pub fn open_as_found(self: &Arc<Self>, digest: &Digest) -> io::Result<Option<BlobReader>> {
+        let Some((file, metadata)) = self.open_readable(digest)? else {
+            self.lose_if_gone(digest)?;
+            return Ok(None);
+        };
+        let found = metadata.len();
+        let known = self.memory.with(|table| table.size(digest));
+        let damage = match known {
+            _ if !metadata.is_file() => Some(Damage::NoFile),
+            Some(expected) if expected != found => Some(Damage::Size { expected, found }),
+            Some(_) => None,
+            None => {
+                self.adopt(digest)?;
+                None
+            }
+        };
+        if let Some(damage) = damage {
+            self.replace_damaged(digest, &file, &damage)?;
+            return Ok(None);
+        }
+        Ok(Some(BlobReader::published(file, found, Origin::new(self, digest), &self.buffers)))
+    }
+
+    /// Notes what the content of a file hashes to; one that is damaged is replaced. Blocking.
+    pub fn is_right(&self, digest: &Digest, file: &File, actual: Digest) -> io::Result<bool> {
+        let is_right = actual == *digest;
+        if is_right {
+            self.memory.with(|table| table.mark_verified(digest));
+        } else {
+            self.replace_damaged(digest, file, &Damage::Content(actual))?;
+        }
+        Ok(is_right)
     }
 
     /// Tells the table of a file that it does not know. Returns its size; `None`: there is no
@@ -70,7 +106,7 @@ impl Shared {
         let now = self.running.now();
         self.memory.with(|table| {
             if table.size(digest).is_none() {
-                table.put_blob(digest, size, now);
+                table.adopt(digest, size, now);
             }
         });
         Ok(Some(size))
@@ -86,43 +122,32 @@ impl Shared {
         Ok(true)
     }
 
-    /// Moves a damaged blob out of the way, so that it is fetched again. Blocking.
-    pub fn quarantine(&self, digest: &Digest) -> io::Result<()> {
-        let _name = self.names.take(digest);
-        fs::create_dir_all(self.directory.quarantine())?;
-        let moved = fs::rename(self.directory.blob(digest), self.directory.quarantined(digest));
-        match moved {
-            // Another reader was faster.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            moved => moved?,
-        }
-        self.memory.with(|table| table.lose(digest));
-        self.metrics.store_damaged_blobs.inc();
-        tracing::warn!(%digest, "a damaged blob is quarantined");
-        self.trim_quarantine()
-    }
-
-    /// `None`: there is no such file. A file whose size is not the expected one counts as there.
-    fn size_on_disk(&self, digest: &Digest) -> io::Result<Option<u64>> {
-        match fs::metadata(self.directory.blob(digest)) {
-            Ok(metadata) => Ok(Some(metadata.len())),
+    /// Opens what is in the place of a blob. `None`: nothing, or nothing that this user may read,
+    /// which whoever fetches the blob will replace. Blocking.
+    pub fn open_readable(&self, digest: &Digest) -> io::Result<Option<(File, Metadata)>> {
+        let path = self.directory.blob(digest);
+        // A pipe in its place would wait for somebody to write to it.
+        let no_waiting = OFlags::NONBLOCK.bits().cast_signed();
+        let opened = File::options().read(true).custom_flags(no_waiting).open(&path);
+        match opened {
+            Ok(file) => {
+                let metadata = file.metadata()?;
+                Ok(Some((file, metadata)))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!(path = %path.display(), %error, "a blob is not used");
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
 
-    /// Removes the files that have been in quarantine longest.
-    fn trim_quarantine(&self) -> io::Result<()> {
-        let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
-        for entry in fs::read_dir(self.directory.quarantine())? {
-            let entry = entry?;
-            files.push((entry.metadata()?.modified()?, entry.path()));
-        }
-        files.sort();
-        let surplus = files.len().saturating_sub(QUARANTINED_FILES);
-        for (_, path) in files.iter().take(surplus) {
-            fs::remove_file(path)?;
-        }
-        Ok(())
+    /// `None`: there is no such file that can be read. A file whose size is not the expected one
+    /// counts as there.
+    fn size_on_disk(&self, digest: &Digest) -> io::Result<Option<u64>> {
+        let found = self.open_readable(digest)?;
+        let files = found.filter(|(_, metadata)| metadata.is_file());
+        Ok(files.map(|(_, metadata)| metadata.len()))
     }
 }

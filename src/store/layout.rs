@@ -21,7 +21,7 @@ use super::{
     running::Moment,
     table::{LayoutEntry, PinRow, Pointer, PointerRow, Proof, Table},
 };
-use crate::oci::{Descriptor, ImageName, OCI_INDEX, Reference, Repository};
+use crate::oci::{Descriptor, Digest, ImageName, OCI_INDEX, Reference, Repository};
 
 /// The name, as the OCI image layout has it.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -134,6 +134,15 @@ pub fn write(directory: &Directory, memory: &Memory) -> io::Result<()> {
         }
         file.write_all(b"}\n")
     })
+}
+
+/// The digests that `index.json` names. Blocking.
+pub fn listed(directory: &Directory) -> io::Result<Vec<Digest>> {
+    let file = File::open(directory.layout_index())?;
+    let written: Written = serde_json::from_reader(BufReader::new(file))?;
+    let descriptors = written.manifests.into_iter();
+    let read = descriptors.filter_map(|value| serde_json::from_value::<Descriptor>(value).ok());
+    Ok(read.map(|descriptor| descriptor.digest).collect())
 }
 
 /// Adds to the table what `index.json` says. A damaged file is set aside. Tells whether a whole

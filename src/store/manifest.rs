@@ -9,7 +9,9 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{CannotTake, Shared, blocking, ledger::Hold, room::on_disk};
+use super::{
+    CannotTake, Shared, blob::BlobReader, blocking, damage::Damage, ledger::Hold, room::on_disk,
+};
 use crate::oci::{Digest, MAX_MANIFEST_BYTES, Manifest};
 
 impl Shared {
@@ -26,29 +28,15 @@ impl Shared {
         };
         let store = Arc::clone(self);
         let put = blocking(move || {
-            if store.is_there(&digest, &manifest, &bytes)? {
+            let there = store.is_there(&digest, &bytes);
+            if there.map_err(|error| store.room.failed(error))? {
+                let (size, now) = (bytes.len() as u64, store.running.now());
+                store.memory.with(|table| table.put_manifest(&digest, size, &manifest, now));
                 return Ok(());
             }
             store.publish_manifest(&digest, &manifest, &bytes, hold)
         });
         put.await.map_err(CannotTake::Failing)?
-    }
-
-    /// Whether a manifest is there; what it lists is known then. Blocking.
-    fn is_there(
-        &self,
-        digest: &Digest,
-        manifest: &Manifest,
-        bytes: &Bytes,
-    ) -> Result<bool, CannotTake> {
-        let size = bytes.len() as u64;
-        let there = self.open_file(digest).map_err(|error| self.room.failed(error))?;
-        let is_there = there.is_some_and(|reader| reader.size() == size);
-        if is_there {
-            let now = self.running.now();
-            self.memory.with(|table| table.put_manifest(digest, size, manifest, now));
-        }
-        Ok(is_there)
     }
 
     /// Writes a manifest to its place, and tells the table. Without a hold it takes the place of a
@@ -79,18 +67,23 @@ impl Shared {
 
     /// Reads a manifest. `None`: not here, or no manifest. Its digest is verified, and what it
     /// lists is told to the table. Blocking.
-    pub fn read_manifest(&self, digest: &Digest) -> io::Result<Option<(Manifest, Bytes)>> {
-        let Some(bytes) = self.read_small(digest)? else {
+    pub fn read_manifest(
+        self: &Arc<Self>,
+        digest: &Digest,
+    ) -> io::Result<Option<(Manifest, Bytes)>> {
+        let found = self.open_as_found(digest)?;
+        let Some(reader) = found.filter(|reader| self.may_be_manifest(digest, reader)) else {
             return Ok(None);
         };
+        let bytes = reader.read_all()?;
+        let actual = Digest::of(digest.algorithm(), &bytes);
+        if !self.is_right(digest, reader.file(), actual)? {
+            return Ok(None);
+        }
         let media_type = self.memory.with(|table| table.media_type(digest));
         let Ok(manifest) = Manifest::parse(&bytes, media_type.as_deref()) else {
             return Ok(None);
         };
-        if Digest::of(digest.algorithm(), &bytes) != *digest {
-            self.quarantine(digest)?;
-            return Ok(None);
-        }
         self.memory.with(|table| table.link_manifest(digest, &manifest));
         Ok(Some((manifest, bytes)))
     }
@@ -108,19 +101,27 @@ impl Shared {
         written.map_err(|error| self.room.failed(error))
     }
 
-    /// All bytes of a blob that may be a manifest.
-    fn read_small(&self, digest: &Digest) -> io::Result<Option<Bytes>> {
-        let Some(reader) = self.open_file(digest)? else {
-            return Ok(None);
+    /// Whether these bytes are there. Something else in their place is damage.
+    fn is_there(self: &Arc<Self>, digest: &Digest, bytes: &Bytes) -> io::Result<bool> {
+        let Some(reader) = self.open_as_found(digest)? else {
+            return Ok(false);
         };
+        let is_right = reader.size() == bytes.len() as u64 && reader.read_all()? == bytes;
+        if !is_right {
+            let actual = Digest::of(digest.algorithm(), &reader.read_all()?);
+            self.quarantine(digest, reader.file(), &Damage::Content(actual))?;
+        }
+        Ok(is_right)
+    }
+
+    /// Whether a file is known as a manifest, or begins like one.
+    fn may_be_manifest(&self, digest: &Digest, reader: &BlobReader) -> bool {
         if reader.size() > MAX_MANIFEST_BYTES {
-            return Ok(None);
+            return false;
         }
         let mut first = [0];
-        reader.read_into(&mut first, 0)?;
-        match first {
-            [b'{' | b' ' | b'\n' | b'\r' | b'\t'] => Ok(Some(reader.read_all()?)),
-            _ => Ok(None),
-        }
+        let is_known = || self.memory.with(|table| table.media_type(digest)).is_some();
+        let read = reader.read_into(&mut first, 0);
+        matches!((read, first), (Ok(1), [b'{' | b' ' | b'\n' | b'\r' | b'\t'])) || is_known()
     }
 }

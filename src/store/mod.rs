@@ -5,7 +5,8 @@
 //! blobs/<algorithm>/<hex>      whole and verified, immutable; manifests too
 //! downloads/<algorithm>-<hex>  a blob being written, or left half-written to be gone on with;
 //!                              with .json: where it belongs; downloads/manifest-<n>: a manifest
-//! quarantine/<algorithm>-<hex> the last few blobs that were found damaged
+//! quarantine/<algorithm>-<hex> the last few blobs that were found damaged, 1 GiB at most
+//! scrub.json                   how far the present scrub has come
 //! index/                       sled: what the table holds, derived and disposable
 //! index.opening                stands while index/ is being opened; found at a start, it
 //!                              tells that index/ killed its reader
@@ -28,6 +29,7 @@
 mod blob;
 mod budget;
 mod buffers;
+mod damage;
 mod directory;
 mod downloads;
 mod eviction;
@@ -49,9 +51,11 @@ mod picture;
 mod pins;
 mod presence;
 mod rebuild;
+mod rehash;
 mod removal;
 mod room;
 mod running;
+mod scrub;
 mod sweep;
 mod swept;
 mod table;
@@ -65,22 +69,24 @@ use std::{
     collections::HashSet,
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU64},
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 pub use self::blob::{BlobReader, BlobWriter, VerifiedBlob, WrongDigest};
 pub use self::budget::Limits;
 pub use self::buffers::PIECE;
+pub use self::damage::Damage;
 pub use self::examination::{Disk, DiskKind, existing_part, try_writing};
 pub use self::inspection::{Inspected, PlatformHere, PlatformState};
 pub use self::listing::Image;
 pub use self::pins::{Extent, Written};
 pub use self::presence::{NoStore, admin_socket, owner};
 pub use self::removal::{CannotRemove, Removal};
+pub use self::scrub::{Examination, Finding, Scope, Scrub};
 pub use self::sweep::Sweep;
 pub use self::swept::{Count, Going, Plan, Swept};
 pub use self::table::{PinRow as Pin, Place, Target, Totals, Verdict};
@@ -180,11 +186,15 @@ struct Shared {
     expire_after: Option<Duration>,
     /// No content leaves by age before it was unused for so long. `None`: none ever does.
     shortest_life: Option<Duration>,
+    /// `None`: only on demand.
+    scrub_interval: Option<Duration>,
     clock: Clock,
     metrics: Arc<Metrics>,
     keepers: Mutex<Vec<Keeper>>,
     /// Whether the table agrees with the disk. Until then, what lists what is not wholly known.
     looked_around: watch::Sender<bool>,
+    /// Whom to tell of damage.
+    damage_reports: OnceLock<mpsc::Sender<Digest>>,
 }
 
 /// Blobs.

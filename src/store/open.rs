@@ -3,7 +3,7 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicU64},
     thread,
     time::Duration,
 };
@@ -79,8 +79,10 @@ impl Store {
             evictions: Arc::new(Semaphore::new(1)),
             expire_after: cache.expire_after,
             shortest_life: cache.shortest_life(),
+            scrub_interval: cache.scrub_interval,
             keepers: Mutex::default(),
             looked_around: watch::Sender::new(false),
+            damage_reports: OnceLock::new(),
             directory,
             running,
             clock,
@@ -101,7 +103,10 @@ impl Shared {
         }
         self.room.look()?;
         self.room.succeeded();
-        let keepers = vec![self.keep_index(index)?, self.keep_layout()?];
+        let mut keepers = vec![self.keep_index(index)?, self.keep_layout()?];
+        if let Some(interval) = self.scrub_interval {
+            keepers.push(self.keep_scrubbing(interval)?);
+        }
         *self.keepers.lock().unwrap_or_else(PoisonError::into_inner) = keepers;
         let store = Arc::downgrade(self);
         let rebuild = thread::Builder::new().name("store-rebuild".to_owned());
@@ -120,7 +125,7 @@ impl Shared {
         let lock: Arc<Lock> = Arc::clone(&self.lock);
         let work = Work {
             keep_up: IndexKeeper::keep_up,
-            write_now: IndexKeeper::write_now,
+            write_now: Some(IndexKeeper::write_now),
             finish: IndexKeeper::finish,
         };
         Keeper::start("store-index", INDEX_INTERVAL, lock, keeper, work)
@@ -131,7 +136,7 @@ impl Shared {
         let lock = Arc::clone(&self.lock);
         let work = Work {
             keep_up: LayoutKeeper::keep_up,
-            write_now: LayoutKeeper::write_now,
+            write_now: Some(LayoutKeeper::write_now),
             finish: LayoutKeeper::finish,
         };
         Keeper::start("store-layout", LAYOUT_INTERVAL, lock, keeper, work)

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, PoisonError, mpsc::Receiver},
 };
 
-use super::{Shared, Store, blocking, table::PinRow};
+use super::{Shared, Store, blocking, table::PinRow, threads::Keeper};
 use crate::oci::{Digest, ImageName};
 
 /// Where it is written what the table holds.
@@ -108,8 +108,7 @@ impl Shared {
     /// Blocking.
     fn write_now(&self) -> Written {
         let keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
-        let answers: Vec<Receiver<bool>> =
-            keepers.iter().map(|keeper| keeper.write_now()).collect();
+        let answers: Vec<Receiver<bool>> = keepers.iter().filter_map(Keeper::write_now).collect();
         drop(keepers);
         let written: Vec<bool> =
             answers.iter().map(|answer| answer.recv().unwrap_or(false)).collect();

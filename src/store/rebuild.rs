@@ -3,7 +3,10 @@
 //! Files that the index did not remember are taken up, and rows without a file go. When the
 //! index was lost this is the rebuild; meanwhile every look-up that misses looks at the disk.
 
-use std::{fs, io, sync::Weak};
+use std::{
+    fs, io,
+    sync::{Arc, Weak},
+};
 
 use super::{Shared, directory::ALGORITHMS, table::Sight};
 use crate::oci::{Algorithm, Digest};
@@ -67,7 +70,7 @@ fn compare(store: &Weak<Shared>, findings: &mut Findings) -> io::Result<()> {
 
 impl Shared {
     /// A file that cannot be read now is left for when it is used.
-    fn take_up(&self, digest: &Digest, findings: &mut Findings) {
+    fn take_up(self: &Arc<Self>, digest: &Digest, findings: &mut Findings) {
         let sight = self.memory.with(|table| table.see(digest));
         if sight == Sight::Known {
             return;
@@ -82,7 +85,8 @@ impl Shared {
     }
 }
 
-fn digest_of(algorithm: Algorithm, entry: &fs::DirEntry) -> Option<Digest> {
+/// The digest that a file of `blobs/` is named by.
+pub fn digest_of(algorithm: Algorithm, entry: &fs::DirEntry) -> Option<Digest> {
     let name = entry.file_name();
     Digest::from_parts(algorithm.as_str(), name.to_str()?).ok()
 }

@@ -17,6 +17,7 @@ use super::directory::Lock;
 #[derive(Debug)]
 pub struct Keeper {
     orders: mpsc::Sender<Order>,
+    writes: bool,
     thread: JoinHandle<()>,
 }
 
@@ -24,8 +25,9 @@ pub struct Keeper {
 pub struct Work<K> {
     /// At each interval.
     pub keep_up: fn(&mut K),
-    /// When somebody waits for it; tells whether everything is on the disk now.
-    pub write_now: fn(&mut K) -> bool,
+    /// When somebody waits for it; tells whether everything is on the disk now. `None`: it writes
+    /// nothing that anybody would wait for.
+    pub write_now: Option<fn(&mut K) -> bool>,
     /// At the end.
     pub finish: fn(K),
 }
@@ -46,6 +48,7 @@ impl Keeper {
         work: Work<K>,
     ) -> io::Result<Keeper> {
         let (orders, told) = mpsc::channel();
+        let writes = work.write_now.is_some();
         let work = move || {
             let finished = loop {
                 match told.recv_timeout(interval) {
@@ -53,8 +56,9 @@ impl Keeper {
                     Err(RecvTimeoutError::Disconnected) => break false,
                     Ok(Order::Finish) => break true,
                     Ok(Order::WriteNow(answer)) => {
+                        let written = work.write_now.map(|write_now| write_now(&mut keeper));
                         // Who asked may have gone.
-                        let _ = answer.send((work.write_now)(&mut keeper));
+                        let _ = answer.send(written.unwrap_or(true));
                     }
                 }
             };
@@ -65,16 +69,20 @@ impl Keeper {
             }
             drop(lock);
         };
-        Ok(Keeper { orders, thread: thread::Builder::new().name(name.to_owned()).spawn(work)? })
+        let thread = thread::Builder::new().name(name.to_owned()).spawn(work)?;
+        Ok(Keeper { orders, writes, thread })
     }
 
     /// Has everything written at once. What comes tells whether that worked; nothing comes when the
-    /// thread has ended.
-    pub fn write_now(&self) -> mpsc::Receiver<bool> {
+    /// thread has ended. `None`: it writes nothing that anybody would wait for.
+    pub fn write_now(&self) -> Option<mpsc::Receiver<bool>> {
+        if !self.writes {
+            return None;
+        }
         let (answer, written) = mpsc::channel();
         // An error means that the thread has ended: then the answer is dropped.
         let _ = self.orders.send(Order::WriteNow(answer));
-        written
+        Some(written)
     }
 
     /// Lets the keeper write what is left, and waits for it. Blocking.

@@ -7,7 +7,9 @@
 //! Invariant: no digest was last used before a manifest that lists it. So a manifest always
 //! expires no later than what it lists, and expiry need not look at the links.
 
+mod adopted;
 mod changes;
+mod held;
 mod keeping;
 mod links;
 mod names;
@@ -21,7 +23,10 @@ mod visibility;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 pub use changes::{Batch, BlobRow, ManifestRow, PointerRow, ProofRow};
 pub use keeping::{Keep, Keeping};
@@ -55,6 +60,8 @@ pub struct Table {
     verdicts: Verdicts,
     pins: Pins,
     totals: Totals,
+    /// Files that were found on disk, and not hashed since.
+    adopted: BTreeSet<Id>,
     changes: Changes,
 }
 
@@ -248,6 +255,7 @@ impl Table {
         slot.present = true;
         slot.seen = true;
         slot.size = size;
+        self.adopted.remove(&id);
         let shown = slot.manifest.is_some();
         self.mark_blob(id);
         self.changes.layout |= shown;
@@ -261,6 +269,7 @@ impl Table {
             return;
         }
         slot.present = false;
+        self.adopted.remove(&id);
         self.totals.leave(slot.size);
         let shown = slot.manifest.is_some();
         self.changes.lost.push(slot.digest.clone());

@@ -10,6 +10,7 @@ mod pins;
 mod removal;
 mod room;
 mod scale;
+mod scrub;
 
 use std::{
     fs,
@@ -152,6 +153,7 @@ fn cache() -> Cache {
         min_free: Some(Size::Bytes(0)),
         expire_after: Some(90 * DAY),
         sweep_interval: Duration::from_secs(600),
+        scrub_interval: None,
         max_stale: None,
         check_timeout: Duration::from_secs(2),
         negative_ttl: Duration::from_secs(10),

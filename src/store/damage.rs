@@ -1,0 +1,170 @@
+//! Damaged files of `blobs/`: out of the way, counted, and reported to whoever can fetch them again.
+//!
+//! What is damaged moves to `quarantine/`, for whoever wants to know what became of it. Little is
+//! kept there, for all of it can be fetched again.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use tokio::sync::mpsc;
+
+use super::{Shared, Store};
+use crate::oci::Digest;
+
+/// Damaged blobs that are kept for inspection.
+const QUARANTINED_FILES: usize = 8;
+
+/// What they may add up to, in bytes. A larger one is removed at once.
+const QUARANTINED_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// What is wrong with the file of a blob.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// It is shorter or longer than the blob.
+    #[error("it has {found} bytes instead of {expected}")]
+    Size {
+        /// Bytes in the blob.
+        expected: u64,
+        /// Bytes in the file.
+        found: u64,
+    },
+    /// It is another blob.
+    #[error("its content is {0}")]
+    Content(Digest),
+    /// There is something else in its place: a directory, say.
+    #[error("it is no file")]
+    NoFile,
+    /// The disk does not give it, or not to this user.
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[source] io::Error),
+}
+
+impl Store {
+    /// From now on, sends each digest whose file turns out to be damaged while it is used, or in a
+    /// scheduled scrub. What a full channel does not take, or what was found before, is fetched
+    /// again by the next pull.
+    pub fn report_damage_to(&self, reports: mpsc::Sender<Digest>) {
+        // Only the first caller is told; a second has nothing to wait for.
+        let _ = self.0.damage_reports.set(reports);
+    }
+}
+
+impl Shared {
+    /// Moves a damaged file out of the way, so that nobody is served of it, and has it fetched
+    /// again. Blocking.
+    pub fn replace_damaged(&self, digest: &Digest, file: &File, damage: &Damage) -> io::Result<()> {
+        if self.quarantine(digest, file, damage)? {
+            self.report(digest);
+        }
+        Ok(())
+    }
+
+    /// Moves a damaged file out of the way, so that nobody is served of it. Tells whether it was
+    /// still there: another may have been faster, or put the right one in its place. Blocking.
+    pub fn quarantine(&self, digest: &Digest, file: &File, damage: &Damage) -> io::Result<bool> {
+        let _name = self.names.take(digest);
+        let (path, aside) = (self.directory.blob(digest), self.directory.quarantined(digest));
+        if !is_at(file, &path)? {
+            return Ok(false);
+        }
+        fs::create_dir_all(self.directory.quarantine())?;
+        remove_any(&aside)?;
+        fs::rename(path, &aside)?;
+        self.memory.with(|table| table.lose(digest));
+        self.metrics.store_damaged_blobs.inc();
+        tracing::warn!(%digest, %damage, aside = %aside.display(), "a blob is damaged and set aside");
+        self.trim_quarantine()?;
+        Ok(true)
+    }
+
+    /// Has a blob fetched again that was here.
+    pub fn report(&self, digest: &Digest) {
+        if let Some(reports) = self.damage_reports.get()
+            && reports.try_send(digest.clone()).is_err()
+        {
+            tracing::debug!(%digest, "a damaged blob is left to the next pull");
+        }
+    }
+
+    /// Removes what has been in quarantine longest, until the rest is little.
+    fn trim_quarantine(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(self.directory.quarantine())? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            // The time of the move: a file's content is as old as its last use.
+            let moved_at = (metadata.ctime(), metadata.ctime_nsec());
+            files.push((moved_at, metadata.len(), entry.path()));
+        }
+        files.sort();
+        for path in surplus(files.into_iter().rev().map(|(_, size, path)| (size, path))) {
+            remove_any(&path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Which of these files, the last that came first, are too many or too large.
+fn surplus(files: impl Iterator<Item = (u64, PathBuf)>) -> Vec<PathBuf> {
+    let (mut kept, mut bytes) = (0, 0u64);
+    let mut surplus = Vec::new();
+    for (size, path) in files {
+        let with_it = bytes.saturating_add(size);
+        if kept < QUARANTINED_FILES && with_it <= QUARANTINED_BYTES {
+            (kept, bytes) = (kept + 1, with_it);
+        } else {
+            surplus.push(path);
+        }
+    }
+    surplus
+}
+
+/// Whether the file at `path` is this one.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let this = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => Ok(true),
+        Ok(found) => Ok((found.dev(), found.ino()) == (this.dev(), this.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_any(path: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_few_are_kept_and_little_of_them() {
+        let gibibyte = QUARANTINED_BYTES;
+        let kept = |sizes: &[u64]| {
+            let files = sizes.iter().enumerate();
+            let gone = surplus(files.map(|(n, size)| (*size, n.to_string().into())));
+            let names = (0..sizes.len()).map(|n| PathBuf::from(n.to_string()));
+            names.filter(|name| !gone.contains(name)).count()
+        };
+        assert_eq!(kept(&[]), 0);
+        assert_eq!(kept(&[5; 12]), QUARANTINED_FILES);
+        assert_eq!(kept(&[gibibyte]), 1);
+        assert_eq!(kept(&[gibibyte + 1]), 0);
+        assert_eq!(kept(&[gibibyte + 1, 7, 7]), 2);
+        assert_eq!(kept(&[gibibyte / 2; 5]), 2);
+        assert_eq!(kept(&[u64::MAX, gibibyte, u64::MAX]), 1);
+    }
+}
