@@ -26,7 +26,9 @@
 //! 6. [`response`] gives the result its status and headers. When the body has ended, [`account`]
 //!    counts it and [`pulls`] writes one line for the whole image.
 //! 7. What nobody pulls any more leaves: a sweep runs on a schedule, from [`start`]. What does not fit
-//!    makes room for itself before it comes, at the cost of what was unused longest.
+//!    makes room for itself before it comes, at the cost of what was unused longest. What stays is
+//!    read and hashed again now and then, by a scrub in the store; what it finds damaged, or a
+//!    client's reading does, it tells the mirror over a channel, which fetches it again.
 //! 8. Whoever looks after it asks [`admin`]: over `admin.sock`, over TCP with a token, or in the process of a
 //!    command when no daemon runs.
 //!
@@ -82,6 +84,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use http::Request;
 use hyper::body::Incoming;
 use tokio::{
+    sync::mpsc,
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
@@ -115,6 +118,7 @@ pub struct Larder {
     store: Store,
     sweeps: JoinHandle<()>,
     prefetching: JoinHandle<()>,
+    healing: JoinHandle<()>,
     draining: CancellationToken,
     drain_timeout: Duration,
 }
@@ -208,6 +212,10 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
 
     let sweeps = tokio::spawn(schedule::sweep(mirror.clone(), config.cache.sweep_interval));
     let prefetching = tokio::spawn(mirror.clone().prefetch());
+    let (reports, damaged) = mpsc::channel(mirror::REPORTS);
+    store.report_damage_to(reports);
+    let healing = tokio::spawn(mirror.clone().heal(damaged));
+
     let registry = serve_registry(&config, listeners, tls, &parts);
     let admin = parts.admin(&config, readiness(draining.clone()));
     let admin_server = serve_admin(admin_listener, &config, &admin);
@@ -221,6 +229,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
         store,
         sweeps,
         prefetching,
+        healing,
         draining,
         drain_timeout: config.drain_timeout,
     })
@@ -243,6 +252,7 @@ impl Larder {
         let deadline = Instant::now() + self.drain_timeout;
         self.draining.cancel();
         self.prefetching.abort();
+        self.healing.abort();
         self.registry.stop(self.drain_timeout).await;
         if timeout_at(deadline, self.mirror.drain()).await.is_err() {
             tracing::warn!("leaving downloads that did not end in time");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     Blob, Error, Mirror,
@@ -265,6 +265,11 @@ pub(super) struct Listed {
 }
 
 impl Listed {
+    /// A receiver that sees every later step of the download as it is now.
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.download.progress()
+    }
+
     /// Runs the download to its end. One that ended in wrong bytes begins anew at another endpoint.
     /// Who has read of them is cut, for they cannot be taken back, and finds the new one when it asks
     /// again. The time for upstream's headers is the download's own: whoever joins it late shall not

@@ -119,7 +119,7 @@ impl Mirror {
 
     /// The layer whose turn it is, if a slot is idle.
     fn next_prefetch(&self) -> Option<(Arc<Image>, Digest)> {
-        if self.downloads().len() >= self.prefetch.slots {
+        if !self.has_idle_slot() {
             return None;
         }
         let mut waiting = lock(&self.prefetch.waiting);
@@ -131,6 +131,11 @@ impl Mirror {
             }
         }
         None
+    }
+
+    /// Whether so few downloads are running that one may begin which nobody waits for.
+    pub(super) fn has_idle_slot(&self) -> bool {
+        self.downloads().len() < self.prefetch.slots
     }
 
     /// The next layer of an image that is worth fetching. `None`: no more of this image.
@@ -153,7 +158,7 @@ impl Mirror {
     }
 
     /// Whether upstream can be asked for what no client waits for.
-    fn is_available(&self, repository: &Repository) -> bool {
+    pub(super) fn is_available(&self, repository: &Repository) -> bool {
         self.mirrored(repository).is_ok_and(|mirrored| {
             let upstream = &mirrored.upstream;
             let is_asked = !mirrored.is_offline() && !mirrored.is_out() && !upstream.wants_pause();

@@ -12,8 +12,8 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{Shared, Store};
-use crate::oci::Digest;
+use super::{Shared, Store, table::Proof};
+use crate::oci::{Digest, Repository};
 
 /// Damaged blobs that are kept for inspection.
 const QUARANTINED_FILES: usize = 8;
@@ -43,7 +43,26 @@ pub enum Damage {
     Unreadable(#[source] io::Error),
 }
 
+/// Where a blob or manifest can be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Upstream showed it here,
+    pub repository: Repository,
+    /// and as this.
+    pub is_manifest: bool,
+}
+
 impl Store {
+    /// Where upstream showed a digest as content, whether or not it is here now.
+    pub fn shown_in(&self, digest: &Digest) -> Vec<Shown> {
+        let shown = self.0.memory.with(|table| table.shown_in(digest));
+        // A list of referrers is made when somebody asks for it.
+        let content = shown.into_iter().filter(|(_, proof)| *proof != Proof::List);
+        let as_shown =
+            |(repository, proof)| Shown { repository, is_manifest: proof == Proof::Manifest };
+        content.map(as_shown).collect()
+    }
+
     /// From now on, sends each digest whose file turns out to be damaged while it is used, or in a
     /// scheduled scrub. What a full channel does not take, or what was found before, is fetched
     /// again by the next pull.

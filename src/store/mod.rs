@@ -79,7 +79,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 pub use self::blob::{BlobReader, BlobWriter, VerifiedBlob, WrongDigest};
 pub use self::budget::Limits;
 pub use self::buffers::PIECE;
-pub use self::damage::Damage;
+pub use self::damage::{Damage, Shown};
 pub use self::examination::{Disk, DiskKind, existing_part, try_writing};
 pub use self::inspection::{Inspected, PlatformHere, PlatformState};
 pub use self::listing::Image;

@@ -175,6 +175,15 @@ impl Table {
         }
     }
 
+    /// The repositories in which upstream showed the digest, each with how.
+    pub fn shown_in(&self, digest: &Digest) -> Vec<(Repository, Proof)> {
+        let Some(id) = self.slots.find(digest) else {
+            return Vec::new();
+        };
+        let repositories = self.slots.get(id).map_or(&[][..], |slot| &slot.repositories);
+        repositories.iter().filter_map(|repository| self.proof_row(*repository, id)).collect()
+    }
+
     /// Whether an image manifest that upstream showed in the repository lists the digest.
     pub fn is_listed(&self, repository: &Repository, digest: &Digest) -> bool {
         let id = self.repository_ids.get(repository);
