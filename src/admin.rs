@@ -14,6 +14,7 @@ mod page;
 mod pins;
 mod refusal;
 mod removal;
+mod scrub;
 mod sweep;
 mod token;
 mod upstreams;
@@ -131,6 +132,7 @@ impl Admin {
             Page::Upstreams => Ok(answer::document(&self.upstreams.document())),
             Page::Images => self.images(question).await,
             Page::Usage => self.usage(question).await,
+            Page::Scrub => self.scrub(question, self.begin()?),
             Page::Sweep => self.sweep(question, self.begin()?),
             Page::Pin => self.pin(question, self.begin()?).await,
             Page::Unpin => self.unpin(question, self.begin()?).await,

@@ -25,6 +25,7 @@ pub(super) enum Page {
     Upstreams,
     Images,
     Usage,
+    Scrub,
     Sweep,
     Pin,
     Unpin,
@@ -32,13 +33,14 @@ pub(super) enum Page {
 }
 
 /// Every page, and where it is.
-pub(super) const PAGES: [(&str, Page); 10] = [
+pub(super) const PAGES: [(&str, Page); 11] = [
     ("/healthz", Page::Health),
     ("/readyz", Page::Readiness),
     ("/metrics", Page::Metrics),
     ("/api/v1/upstreams", Page::Upstreams),
     ("/api/v1/images", Page::Images),
     ("/api/v1/usage", Page::Usage),
+    ("/api/v1/scrub", Page::Scrub),
     ("/api/v1/sweep", Page::Sweep),
     ("/api/v1/pin", Page::Pin),
     ("/api/v1/unpin", Page::Unpin),
@@ -62,7 +64,7 @@ impl Page {
     pub(super) fn is_public(self) -> bool {
         match self {
             Page::Health | Page::Readiness | Page::Metrics | Page::Upstreams => true,
-            Page::Images | Page::Usage | Page::Sweep => false,
+            Page::Images | Page::Usage | Page::Scrub | Page::Sweep => false,
             Page::Pin | Page::Unpin | Page::Remove => false,
         }
     }
@@ -76,7 +78,7 @@ impl Page {
             | Page::Upstreams
             | Page::Images
             | Page::Usage => false,
-            Page::Sweep | Page::Pin | Page::Unpin | Page::Remove => true,
+            Page::Scrub | Page::Sweep | Page::Pin | Page::Unpin | Page::Remove => true,
         }
     }
 

@@ -13,6 +13,7 @@ mod ls;
 mod names;
 mod pin;
 mod remove;
+mod scrub;
 mod serve;
 mod sweep;
 mod table;
@@ -53,6 +54,8 @@ enum Command {
     Ls(ls::Arguments),
     /// Tell what the disk is used for
     Du(du::Arguments),
+    /// Read and hash now all that is kept, and say what is damaged
+    Scrub(scrub::Arguments),
     /// Remove now what nobody pulls any more
     Sweep(sweep::Arguments),
     /// Keep images, however long nobody pulls them and however scarce room is
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Configure(arguments) => configure::configure(arguments),
         Command::Ls(arguments) => ls::ls(&arguments),
         Command::Du(arguments) => du::du(&arguments),
+        Command::Scrub(arguments) => scrub::scrub(&arguments),
         Command::Sweep(arguments) => sweep::sweep(&arguments),
         Command::Pin(arguments) => pin::pin(&arguments),
         Command::Unpin(arguments) => pin::unpin(&arguments),

@@ -155,7 +155,7 @@ impl ScrubKeeper {
         }
         let (examined, damaged) = (self.examined, self.damaged);
         tracing::info!(examined, damaged, "every blob was hashed again");
-        self.progress = Progress::default();
+        self.progress = self.progress.next();
         self.walk = Walk::behind(None);
         (self.examined, self.damaged) = (0, 0);
     }

@@ -28,6 +28,11 @@ impl Progress {
         if read.due.is_finite() && read.due >= 0.0 { read } else { Progress::default() }
     }
 
+    /// That of the next pass, which makes good what this one was late; a whole interval at most.
+    pub fn next(&self) -> Progress {
+        Progress { due: (self.due - 1.0).clamp(0.0, 1.0), after: None }
+    }
+
     /// Lets `time` of `interval` pass.
     pub fn pass(&mut self, time: Duration, interval: Duration) {
         self.due += time.as_secs_f64() / interval.as_secs_f64();
@@ -90,6 +95,10 @@ mod tests {
         std::fs::write(&path, serde_json::to_vec(&progress).unwrap()).unwrap();
         assert_eq!(Progress::read(&path), progress);
         assert_eq!(progress.due, 0.5);
+        for (due, next) in [(0.5, 0.0), (1.0, 0.0), (1.25, 0.25), (7.5, 1.0)] {
+            let progress = Progress { due, ..progress.clone() };
+            assert_eq!(progress.next(), Progress { due: next, after: None });
+        }
         for nonsense in ["", "{", r#"{"due":-1}"#, r#"{"due":1e999}"#, r#"{"due":0,"after":"x"}"#] {
             std::fs::write(&path, nonsense).unwrap();
             assert_eq!(Progress::read(&path), Progress::default(), "{nonsense}");
