@@ -39,8 +39,16 @@ impl Http2 {
 
     /// Speaks HTTP/2 over a stream.
     pub async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Http2 {
+        Http2::with_window(WINDOW, stream).await
+    }
+
+    /// As [`Http2::over`]; the server has to wait once it has sent so much that nobody has read.
+    pub async fn with_window(
+        window: u32,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Http2 {
         let mut builder = h2::client::Builder::new();
-        builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
+        builder.initial_window_size(window).initial_connection_window_size(window);
         let shaking_hands = within_limit("an HTTP/2 handshake", builder.handshake(stream));
         let (requests, connection) = shaking_hands.await.unwrap();
         Http2 { requests, connection: tokio::spawn(connection) }
@@ -96,7 +104,11 @@ pub async fn read(mut body: RecvStream) -> Stream {
     within_limit("a body", async {
         while let Some(data) = body.data().await {
             match data {
-                Ok(data) => bytes.extend_from_slice(&data),
+                Ok(data) => {
+                    bytes.extend_from_slice(&data);
+                    // Fails when the stream has been reset, which shows next.
+                    let _ = body.flow_control().release_capacity(data.len());
+                }
                 Err(error) => return Stream::Reset(bytes.len(), error.reason()),
             }
         }
