@@ -96,7 +96,9 @@ impl Shared {
         self.memory.with(|table| table.lose(digest));
         self.metrics.store_damaged_blobs.inc();
         tracing::warn!(%digest, %damage, aside = %aside.display(), "a blob is damaged and set aside");
-        self.trim_quarantine()?;
+        if let Err(error) = self.trim_quarantine() {
+            tracing::warn!(%error, "cannot remove what is in quarantine for long");
+        }
         Ok(true)
     }
 
