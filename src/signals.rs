@@ -1,13 +1,16 @@
-//! SIGTERM and SIGINT: how a mirror is told to stop.
+//! SIGTERM and SIGINT: how a mirror is told to stop. And SIGXFSZ, which shall not stop it.
 
 use std::io;
 
+use rustix::process::Signal as Known;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Receives them from the moment this is made.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// A file that may not grow any more (`ulimit -f`) is an error of the write that met it.
+    _file_limit: Signal,
 }
 
 impl Signals {
@@ -16,6 +19,7 @@ impl Signals {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            _file_limit: signal(SignalKind::from_raw(Known::XFSZ.as_raw()))?,
         })
     }
 

@@ -39,7 +39,7 @@ pub(super) fn ahead(growing: &Growing, range: Range<u64>) -> Option<Ahead> {
         remote.metrics.passthrough.with_label_values(&["range"]).inc();
         match remote.part(&range, size).await {
             Ok(body) => {
-                let body = Relay::start(body, Some(slot), remote.patience);
+                let body = Relay::of(body, Some(slot), remote.patience);
                 Some(Passed { body, remote })
             }
             Err(upstream::Error::Invalid(_)) => {
@@ -72,6 +72,7 @@ fn is_far(progress: &watch::Receiver<Progress>, start: u64) -> bool {
     match *progress.borrow() {
         Progress::Filling(written) => start > written.saturating_add(NEAR),
         Progress::Opening
+        | Progress::Stranded(_)
         | Progress::Refused(_)
         | Progress::Untaken(_)
         | Progress::Verified(_)

@@ -13,6 +13,7 @@ use super::{
     passing::Untaken,
     pause,
     remote::Remote,
+    stored::Stored,
 };
 use crate::{
     oci::{Digest, Repository},
@@ -114,9 +115,10 @@ impl Mirror {
                 self.ensure_proved(repository, digest, deadline).await?;
                 self.store.touch(digest);
                 let size = reader.size();
+                let stored = Stored::new(reader, self.remote(repository, digest)?);
                 let (result, origin) = match self.prefetch.take_unasked(digest) {
-                    true => ("miss", Origin::Prefetched(reader)),
-                    false => ("hit", Origin::Stored(reader)),
+                    true => ("miss", Origin::Prefetched(stored)),
+                    false => ("hit", Origin::Stored(stored)),
                 };
                 self.count(repository, "blob", result);
                 return Ok(Blob::new(Some(size), origin));
@@ -173,13 +175,7 @@ impl Mirror {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Option<Listed>, Error> {
-        let means = Means {
-            store: self.store.clone(),
-            upstream: self.upstream(repository)?.clone(),
-            metrics: self.metrics.clone(),
-            retries: self.retries,
-            stopping: self.stopping.clone(),
-        };
+        let means = Means { store: self.store.clone(), remote: self.remote(repository, digest)? };
         let mut downloads = self.downloads();
         // A download leaves the list only after its blob is published, so what is in neither
         // place is in nobody's hands.
@@ -219,7 +215,7 @@ impl Mirror {
                 self.metrics.passthrough.with_label_values(&[reason]).inc();
                 self.pass_through(&download, repository, deadline).await.map(Some)
             }
-            Progress::Filling(_) | Progress::Verified(_) => {
+            Progress::Filling(_) | Progress::Verified(_) | Progress::Stranded(_) => {
                 self.store.touch(&download.digest);
                 let remote = self.remote(repository, &download.digest)?;
                 let growing = download.growing(remote).ok_or_else(Error::lost)?;
@@ -252,6 +248,8 @@ impl Mirror {
             digest: digest.clone(),
             metrics: self.metrics.clone(),
             patience: self.patience,
+            retries: self.retries,
+            stopping: self.stopping.clone(),
         })
     }
 }

@@ -11,9 +11,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{Stream, stream};
+use futures_util::Stream;
 
-use super::{download::Growing, follower, passing::Untaken};
+use super::{download::Growing, follower, passing::Untaken, stored::Stored};
 use crate::store::{BlobReader, PIECE};
 
 /// A body on its way to a client. An error cuts the connection: a client must never see a
@@ -38,16 +38,16 @@ pub enum Source {
     Upstream,
 }
 
-/// How many bytes of an answer from a download were passed from upstream ahead of the file, so
-/// far; clones share the count.
+/// How many bytes of an answer from a file were passed from upstream, ahead of the file or instead of
+/// it, so far; clones share the count.
 #[derive(Clone, Debug, Default)]
 pub struct AheadBytes(Arc<AtomicU64>);
 
 /// What a blob is read from.
 pub(super) enum Origin {
-    Stored(BlobReader),
+    Stored(Stored),
     /// Stored ahead of the client that reads it first.
-    Prefetched(BlobReader),
+    Prefetched(Stored),
     Growing(Growing),
     Untaken(Untaken),
 }
@@ -80,11 +80,10 @@ impl Blob {
     /// All bytes.
     pub fn whole(self) -> BlobStream {
         match self.origin {
-            Origin::Stored(reader) | Origin::Prefetched(reader) => {
-                let all = 0..reader.size();
-                stored(reader, all)
+            Origin::Stored(stored) | Origin::Prefetched(stored) => {
+                stored.part(0..stored.size(), self.ahead)
             }
-            Origin::Growing(growing) => follower::whole(&growing),
+            Origin::Growing(growing) => follower::whole(&growing, self.ahead),
             Origin::Untaken(mut untaken) => untaken.part(0..u64::MAX),
         }
     }
@@ -92,7 +91,9 @@ impl Blob {
     /// The bytes of `range`, which lies within the size and is not empty.
     pub fn part(&mut self, range: Range<u64>) -> BlobStream {
         match &mut self.origin {
-            Origin::Stored(reader) | Origin::Prefetched(reader) => stored(reader.clone(), range),
+            Origin::Stored(stored) | Origin::Prefetched(stored) => {
+                stored.part(range, self.ahead.clone())
+            }
             Origin::Growing(growing) => follower::part(growing, range, self.ahead.clone()),
             Origin::Untaken(untaken) => untaken.part(range),
         }
@@ -119,14 +120,6 @@ impl AheadBytes {
     pub(super) fn add(&self, bytes: u64) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }
-}
-
-/// Reads a verified blob.
-fn stored(reader: BlobReader, range: Range<u64>) -> BlobStream {
-    Box::pin(stream::try_unfold((reader, range), |(reader, mut rest)| async move {
-        let piece = flushed(read_piece(&reader, &mut rest).await).await?;
-        Ok(piece.map(|piece| (piece, (reader, rest))))
-    }))
 }
 
 /// Before a body fails, lets what was sent of it go out, and the head at the least: hyper drops

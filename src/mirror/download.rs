@@ -6,13 +6,12 @@ use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{remote::Remote, resume::Supply};
 use crate::{
     metrics::Metrics,
     oci::{Digest, Repository},
-    store::{BlobReader, BlobWriter, CannotTake, Store},
+    store::{BlobReader, BlobWriter, CannotTake, Hashed, Store},
     upstream::{self, BlobBody, Place, Rest, Upstream},
 };
 
@@ -70,19 +69,28 @@ pub(super) enum Progress {
     Filling(u64),
     /// All bytes are there, and they are the right ones.
     Verified(u64),
-    /// Upstream or the disk failed in mid-body, or the digest did; what was read is worthless.
+    /// Upstream failed in mid-body, or the digest did; what was read is worthless.
     Broken,
+    /// The disk failed in mid-body. What can be read is right as far as anybody knows; who reads it goes
+    /// on alone.
+    Stranded(Arc<Stranded>),
+}
+
+/// Where the disk stopped a download.
+#[derive(Debug)]
+pub(super) struct Stranded {
+    /// So many bytes can be read.
+    pub(super) written: u64,
+    /// The hash of these, where it is at hand.
+    pub(super) hashed: Option<Hashed>,
+    /// As a label of a metric.
+    pub(super) reason: &'static str,
 }
 
 /// What a download needs from the mirror.
 pub(super) struct Means {
     pub(super) store: Store,
-    pub(super) upstream: Upstream,
-    pub(super) metrics: Arc<Metrics>,
-    /// How often an endpoint is asked in vain to go on.
-    pub(super) retries: u32,
-    /// From when on nothing is asked for that is not on its way.
-    pub(super) stopping: CancellationToken,
+    pub(super) remote: Remote,
 }
 
 /// Why a body is not the blob.
@@ -96,9 +104,9 @@ pub(super) enum Failure {
 }
 
 /// A download whose bytes are on their way.
-struct Begun<'a> {
+struct Begun {
     writer: BlobWriter,
-    supply: Supply<'a>,
+    supply: Supply,
 }
 
 impl Download {
@@ -153,7 +161,8 @@ impl Download {
             Progress::Refused(_)
             | Progress::Untaken(_)
             | Progress::Verified(_)
-            | Progress::Broken => true,
+            | Progress::Broken
+            | Progress::Stranded(_) => true,
         }
     }
 
@@ -174,10 +183,12 @@ impl Download {
         let _ = self.opened.set(Opened { size: writer.size(), reader: writer.reader() });
         self.advance(Progress::Filling(writer.written()));
         let failure = self.fill(means, &mut supply, writer).await.err()?;
-        failure.report(&means.metrics, &self.repository, &self.digest);
+        failure.report(&means.remote.metrics, &self.repository, &self.digest);
         let other = match failure {
-            Failure::Digest(_) => self.other_begin(&means.upstream, supply.sender()),
-            Failure::Upstream(_) | Failure::Disk(_) => None,
+            Failure::Digest(_) => self.other_begin(&means.remote.upstream, supply.sender()),
+            Failure::Upstream(_) => None,
+            // Its clients know, and go on alone.
+            Failure::Disk(_) => return None,
         };
         if other.is_none() {
             self.break_off();
@@ -186,10 +197,11 @@ impl Download {
     }
 
     /// Asks upstream. `None`: the clients know already that there is nothing to read.
-    async fn begin<'a>(&'a self, means: &'a Means, deadline: Instant) -> Option<Begun<'a>> {
+    async fn begin(&self, means: &Means, deadline: Instant) -> Option<Begun> {
         let name = self.repository.name();
         let first = self.first.unwrap_or_default();
-        let body = means.upstream.get_blob_from(first, name, &self.digest, deadline).await;
+        let upstream = &means.remote.upstream;
+        let body = upstream.get_blob_from(first, name, &self.digest, deadline).await;
         let body = body.map_err(|error| self.advance(Progress::Refused(error))).ok()?;
         means.store.prove_blob(&self.repository, &self.digest);
         let writer = match means.store.create_blob(&self.digest, body.size()).await {
@@ -200,27 +212,23 @@ impl Download {
             }
         };
         writer.leave_to_next(&self.repository).await;
-        let supply = Supply::of(body, means, &self.repository, &self.digest);
+        let supply = Supply::of(body, means.remote.clone());
         Some(Begun { writer, supply })
     }
 
     /// Takes what an earlier download left, which needs no answer of upstream where upstream has
     /// shown the blob before. `None`: as for [`Download::begin`].
-    async fn go_on<'a>(
-        &'a self,
-        means: &'a Means,
-        left: BlobWriter,
-        deadline: Instant,
-    ) -> Option<Begun<'a>> {
+    async fn go_on(&self, means: &Means, left: BlobWriter, deadline: Instant) -> Option<Begun> {
         if !means.store.is_proved(&self.repository, &self.digest) {
             let name = self.repository.name();
-            let proof = means.upstream.prove_blob(name, &self.digest, deadline).await;
+            let upstream = &means.remote.upstream;
+            let proof = upstream.prove_blob(name, &self.digest, deadline).await;
             proof.map_err(|error| self.advance(Progress::Refused(error))).ok()?;
             means.store.prove_blob(&self.repository, &self.digest);
         }
         let rest = Rest { start: left.written(), size: left.size() };
         tracing::info!(digest = %self.digest, from = rest.start, "going on with a partial download");
-        let supply = Supply::rest(rest, means, &self.repository, &self.digest);
+        let supply = Supply::rest(rest, means.remote.clone());
         Some(Begun { writer: left, supply })
     }
 
@@ -246,7 +254,7 @@ impl Download {
     }
 
     fn give_away(&self, body: BlobBody, reason: &CannotTake) {
-        tracing::warn!(digest = %self.digest, %reason, "the store cannot take a blob");
+        tracing::debug!(digest = %self.digest, %reason, "the store cannot take a blob");
         *self.untaken.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
         self.advance(Progress::Untaken(reason.label()));
     }
@@ -254,27 +262,36 @@ impl Download {
     async fn fill(
         &self,
         means: &Means,
-        supply: &mut Supply<'_>,
+        supply: &mut Supply,
         mut writer: BlobWriter,
     ) -> Result<(), Failure> {
         while let Some(batch) = supply.next().await.map_err(|error| given_up(error, &writer))? {
-            writer.append(batch).await.map_err(Failure::Disk)?;
+            let appended = writer.append(batch).await;
+            appended.map_err(|error| self.strand(&writer, error))?;
             self.advance(Progress::Filling(writer.written()));
         }
-        writer.hash_all().await.map_err(Failure::Disk)?;
+        let hashed = writer.hash_all().await;
+        hashed.map_err(|error| self.strand(&writer, error))?;
         let size = writer.written();
         let verified = writer.verify().map_err(|wrong| Failure::Digest(wrong.actual))?;
         // Clients do not wait for the syncs.
         self.advance(Progress::Verified(size));
         if let Err(error) = verified.publish().await {
-            means
-                .metrics
-                .download_failures
-                .with_label_values(&[means.upstream.registry().as_str(), "disk"])
-                .inc();
-            tracing::warn!(digest = %self.digest, %error, "cannot keep a blob that was fetched");
+            let failures = &means.remote.metrics.download_failures;
+            failures.with_label_values(&[self.repository.registry().as_str(), "disk"]).inc();
+            tracing::debug!(digest = %self.digest, %error, "cannot keep a blob that was fetched");
         }
         Ok(())
+    }
+
+    /// Lets everyone who reads it go on alone, each from where it is.
+    fn strand(&self, writer: &BlobWriter, error: CannotTake) -> Failure {
+        let (written, hashed) = (writer.written(), writer.hashed());
+        let stranded = Stranded { written, hashed, reason: error.label() };
+        self.advance(Progress::Stranded(Arc::new(stranded)));
+        // Who waits for one would wait for nothing.
+        self.slots.close();
+        Failure::Disk(error)
     }
 
     fn advance(&self, progress: Progress) {
@@ -292,7 +309,7 @@ impl Failure {
                 tracing::warn!(%repository, %digest, %error, "upstream broke off a blob")
             }
             Failure::Disk(error) => {
-                tracing::warn!(%repository, %digest, %error, "the disk failed under a download")
+                tracing::debug!(%repository, %digest, %error, "the disk failed under a download")
             }
             Failure::Digest(actual) => {
                 tracing::warn!(%repository, %digest, %actual, "upstream sent wrong bytes")
@@ -330,8 +347,9 @@ struct InFlight<'a>(&'a Metrics);
 
 impl InFlight<'_> {
     fn enter(means: &Means) -> InFlight<'_> {
-        means.metrics.downloads_in_flight.inc();
-        InFlight(&means.metrics)
+        let metrics = &means.remote.metrics;
+        metrics.downloads_in_flight.inc();
+        InFlight(metrics)
     }
 }
 

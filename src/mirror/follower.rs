@@ -3,30 +3,33 @@
 use std::{future, io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::watch;
 
 use super::{
     ahead::{self, Ahead},
+    alone::Alone,
     body::{AheadBytes, BlobStream, flushed, read_piece},
-    download::{Growing, Progress},
+    download::{Growing, Progress, Stranded},
+    remote::Remote,
 };
 use crate::{metrics::Metrics, store::BlobReader};
 
-/// All of a growing file.
-pub(super) fn whole(growing: &Growing) -> BlobStream {
-    Follower::new(growing, 0, growing.size).into_stream()
+/// All of a growing file. What is passed from upstream instead is counted.
+pub(super) fn whole(growing: &Growing, ahead_bytes: AheadBytes) -> BlobStream {
+    Follower::new(growing, 0, growing.size, ahead_bytes).into_stream()
 }
 
-/// A part of a growing file. What is passed from upstream ahead of it is counted.
+/// A part of a growing file. What is passed from upstream instead is counted.
 pub(super) fn part(growing: &Growing, range: Range<u64>, ahead_bytes: AheadBytes) -> BlobStream {
-    let follower = Follower::new(growing, range.start, Some(range.end));
-    Follower { ahead: ahead::ahead(growing, range), ahead_bytes, ..follower }.into_stream()
+    let follower = Follower::new(growing, range.start, Some(range.end), ahead_bytes);
+    Follower { ahead: ahead::ahead(growing, range), ..follower }.into_stream()
 }
 
 /// One client behind a download.
 struct Follower {
     reader: BlobReader,
+    remote: Remote,
     progress: watch::Receiver<Progress>,
     /// The download ended without a blob.
     is_lost: bool,
@@ -37,21 +40,28 @@ struct Follower {
     size: Option<u64>,
     /// The client's range from upstream, from `offset` on, until the file has it.
     ahead: Option<Ahead>,
+    /// Where the disk stopped the download.
+    stranded: Option<Arc<Stranded>>,
+    /// What the client still wants, past the file, which was of no more use.
+    alone: Option<BlobStream>,
     ahead_bytes: AheadBytes,
     _counted: Counted,
 }
 
 impl Follower {
-    fn new(growing: &Growing, offset: u64, end: Option<u64>) -> Follower {
+    fn new(growing: &Growing, offset: u64, end: Option<u64>, ahead_bytes: AheadBytes) -> Follower {
         Follower {
             reader: growing.reader.clone(),
+            remote: growing.remote.clone(),
             progress: growing.progress.clone(),
             is_lost: false,
             offset,
             end,
             size: growing.size,
             ahead: None,
-            ahead_bytes: AheadBytes::default(),
+            stranded: None,
+            alone: None,
+            ahead_bytes,
             _counted: Counted::enter(&growing.remote.metrics),
         }
     }
@@ -65,13 +75,29 @@ impl Follower {
 
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         loop {
+            if let Some(alone) = &mut self.alone {
+                let piece = alone.try_next().await?;
+                return Ok(piece.map(|piece| self.pass(piece)));
+            }
             let released = self.released();
             if self.end.is_some_and(|end| self.offset >= end) {
                 return Ok(None);
             }
             if released > self.offset {
                 self.ahead = None;
-                return self.read(released).await;
+                match self.read(released).await {
+                    // What comes next tells whether the client can be helped.
+                    Err(_) => self.alone = Some(self.rest().instead()),
+                    read => return read,
+                }
+                continue;
+            }
+            if self.ahead.is_none()
+                && let Some(stranded) = self.stranded.take()
+            {
+                let held = self.held(&stranded).await;
+                self.alone = Some(self.rest().after(&stranded, held));
+                continue;
             }
             tokio::select! {
                 changed = self.progress.changed(), if !self.is_lost => {
@@ -88,10 +114,14 @@ impl Follower {
 
     /// Up to where the file may be sent.
     fn released(&mut self) -> u64 {
-        match *self.progress.borrow_and_update() {
-            Progress::Filling(written) => {
-                let before_last = self.size.unwrap_or(written).saturating_sub(1);
-                written.min(before_last)
+        let progress = self.progress.borrow_and_update().clone();
+        match progress {
+            Progress::Filling(written) => self.before_last(written),
+            Progress::Stranded(stranded) => {
+                self.is_lost = true;
+                let written = stranded.written;
+                self.stranded = Some(stranded);
+                self.before_last(written)
             }
             Progress::Verified(size) => {
                 self.end = Some(self.end.map_or(size, |end| end.min(size)));
@@ -105,12 +135,30 @@ impl Follower {
         }
     }
 
+    /// What may be sent of so many bytes that are not verified.
+    fn before_last(&self, written: u64) -> u64 {
+        self.size.unwrap_or(written).saturating_sub(1).min(written)
+    }
+
     async fn read(&mut self, released: u64) -> io::Result<Option<Bytes>> {
         let readable = self.end.map_or(released, |end| end.min(released));
         let mut rest = self.offset..readable;
         let piece = read_piece(&self.reader, &mut rest).await?;
         self.offset = rest.start;
         Ok(piece)
+    }
+
+    /// What the client still wants.
+    fn rest(&self) -> Alone {
+        let wanted = self.offset..self.end.unwrap_or(u64::MAX);
+        Alone { remote: self.remote.clone(), size: self.size, wanted }
+    }
+
+    /// What the file has behind what may be sent of it.
+    async fn held(&mut self, stranded: &Stranded) -> Bytes {
+        let mut rest = self.offset..stranded.written;
+        let held = read_piece(&self.reader, &mut rest).await;
+        held.ok().flatten().unwrap_or_default()
     }
 
     fn pass(&mut self, piece: Bytes) -> Bytes {

@@ -5,9 +5,11 @@
 //! given names and answer with content or an [`Error`].
 
 mod ahead;
+mod alone;
 mod blob;
 mod body;
 mod catalog;
+mod checked;
 mod download;
 mod error;
 mod flight;
@@ -28,6 +30,7 @@ mod remote;
 mod removal;
 mod resume;
 mod sharing;
+mod stored;
 mod tag;
 
 use std::{

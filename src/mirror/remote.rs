@@ -3,6 +3,7 @@
 use std::{ops::Range, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::ANSWER_DEADLINE;
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     upstream::{self, BlobBody, Upstream},
 };
 
-/// A blob in the repository that one client asks for, to be asked for parts on its behalf.
+/// A blob in the repository that one client asks for, to be asked for on its behalf.
 #[derive(Clone)]
 pub(super) struct Remote {
     pub(super) upstream: Upstream,
@@ -20,6 +21,10 @@ pub(super) struct Remote {
     pub(super) metrics: Arc<Metrics>,
     /// How long the client may take nothing of what is passed to it.
     pub(super) patience: Duration,
+    /// How often an endpoint is asked in vain to go on.
+    pub(super) retries: u32,
+    /// From when on nothing is asked for that is not on its way.
+    pub(super) stopping: CancellationToken,
 }
 
 impl Remote {
@@ -33,14 +38,6 @@ impl Remote {
         let deadline = Instant::now() + ANSWER_DEADLINE;
         let part = self.upstream.get_blob_part(name, &self.digest, range, size, deadline).await;
         part.inspect_err(|error| self.report(error))
-    }
-
-    /// A GET of all of it. That upstream does not give it is reported.
-    pub(super) async fn whole(&self) -> Result<BlobBody, upstream::Error> {
-        let deadline = Instant::now() + ANSWER_DEADLINE;
-        let name = self.repository.name();
-        let whole = self.upstream.get_blob(name, &self.digest, deadline).await;
-        whole.inspect_err(|error| self.report(error))
     }
 
     /// Counts and logs that upstream did not give a part. There is another way to its bytes as a

@@ -9,11 +9,8 @@ use std::{collections::VecDeque, time::Duration};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 
-use super::{ANSWER_DEADLINE, download::Means};
-use crate::{
-    oci::{Digest, Repository},
-    upstream::{self, BlobBody, Place, Rest},
-};
+use super::{ANSWER_DEADLINE, remote::Remote};
+use crate::upstream::{self, BlobBody, Place, Rest};
 
 /// How much is gathered before it is hashed and written, in bytes.
 const BATCH: usize = 512 * 1024;
@@ -24,10 +21,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The rest of one blob, on its way.
-pub(super) struct Supply<'a> {
-    means: &'a Means,
-    repository: &'a Repository,
-    digest: &'a Digest,
+pub(super) struct Supply {
+    remote: Remote,
     body: Option<BlobBody>,
     rest: Rest,
     /// Who sent all that is here; `None` if that were several, or nobody knows.
@@ -36,30 +31,20 @@ pub(super) struct Supply<'a> {
     breaks: u32,
 }
 
-impl<'a> Supply<'a> {
+impl Supply {
     /// The blob with this body, from its first byte on.
-    pub(super) fn of(
-        body: BlobBody,
-        means: &'a Means,
-        repository: &'a Repository,
-        digest: &'a Digest,
-    ) -> Supply<'a> {
+    pub(super) fn of(body: BlobBody, remote: Remote) -> Supply {
         let rest = Rest { start: 0, size: body.size() };
         let sender = body.place();
-        let tries = Tries::new(means.upstream.places(), sender, means.retries);
+        let tries = Tries::new(remote.upstream.places(), sender, remote.retries);
         let (body, sender) = (Some(body), Some(sender));
-        Supply { tries, body, sender, ..Supply::rest(rest, means, repository, digest) }
+        Supply { tries, body, sender, ..Supply::rest(rest, remote) }
     }
 
-    /// What an earlier download lacked, to be asked for.
-    pub(super) fn rest(
-        rest: Rest,
-        means: &'a Means,
-        repository: &'a Repository,
-        digest: &'a Digest,
-    ) -> Supply<'a> {
-        let tries = Tries::new(means.upstream.places(), Place::default(), means.retries);
-        Supply { means, repository, digest, body: None, rest, sender: None, tries, breaks: 0 }
+    /// What is lacked of a blob, to be asked for.
+    pub(super) fn rest(rest: Rest, remote: Remote) -> Supply {
+        let tries = Tries::new(remote.upstream.places(), Place::default(), remote.retries);
+        Supply { remote, body: None, rest, sender: None, tries, breaks: 0 }
     }
 
     /// The endpoint that sent all bytes so far; `None` if that were several, or nobody knows.
@@ -90,13 +75,13 @@ impl<'a> Supply<'a> {
     }
 
     async fn ask(&mut self) -> Result<(), upstream::Error> {
-        let (upstream, name) = (&self.means.upstream, self.repository.name());
-        let place = self.tries.place();
-        let asked = upstream.get_blob_rest(place, name, self.digest, self.rest, ANSWER_DEADLINE);
-        let answer = self.means.stopping.run_until_cancelled(asked).await;
+        let Remote { upstream, repository, digest, metrics, stopping, .. } = &self.remote;
+        let (place, name) = (self.tries.place(), repository.name());
+        let asked = upstream.get_blob_rest(place, name, digest, self.rest, ANSWER_DEADLINE);
+        let answer = stopping.run_until_cancelled(asked).await;
         let body = answer.unwrap_or_else(|| Err(stopped()))?;
-        let registry = self.repository.registry().as_str();
-        self.means.metrics.download_resumes.with_label_values(&[registry]).inc();
+        let registry = repository.registry().as_str();
+        metrics.download_resumes.with_label_values(&[registry]).inc();
         self.body = Some(body);
         self.sender = match self.rest.start {
             0 => Some(place),
@@ -123,13 +108,14 @@ impl<'a> Supply<'a> {
             return Err(error);
         };
         self.breaks = self.breaks.saturating_add(1);
-        let (repository, digest, from) = (self.repository, self.digest, self.rest.start);
+        let Remote { repository, digest, stopping, .. } = &self.remote;
+        let from = self.rest.start;
         // Once is enough for the log of a download that breaks all the time.
         match self.breaks {
             1 => tracing::info!(%repository, %digest, from, %error, "a blob broke off; going on"),
             _ => tracing::debug!(%repository, %digest, from, %error, "a blob broke off again"),
         }
-        let slept = self.means.stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
+        let slept = stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
         slept.ok_or(error)
     }
 }

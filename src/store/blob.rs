@@ -242,6 +242,12 @@ impl BlobWriter {
         BlobReader::new(Arc::clone(self.partial.file()), self.written, &self.store.buffers)
     }
 
+    /// The hash of what was appended so far, unless it is still on its way through what an earlier
+    /// writer left.
+    pub fn hashed(&self) -> Option<Hashed> {
+        self.hashing.here().filter(|hashed| hashed.length == self.written)
+    }
+
     /// Bytes appended so far.
     pub fn written(&self) -> u64 {
         self.written

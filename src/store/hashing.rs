@@ -23,6 +23,7 @@ const TURN: u64 = 8 * 1024 * 1024;
 /// The hash of the first bytes of a file.
 #[derive(Clone, Debug)]
 pub struct Hashed {
+    /// What they hash to so far.
     pub hasher: Hasher,
     /// So many.
     pub length: u64,
@@ -45,6 +46,7 @@ impl Hashed {
         Hashed { hasher, length: 0 }
     }
 
+    /// Takes in what comes next.
     pub fn update(&mut self, bytes: &[u8]) {
         self.hasher.update(bytes);
         self.length = self.length.saturating_add(bytes.len() as u64);

@@ -81,6 +81,7 @@ pub use self::budget::Limits;
 pub use self::buffers::PIECE;
 pub use self::damage::{Damage, Shown};
 pub use self::examination::{Disk, DiskKind, existing_part, try_writing};
+pub use self::hashing::Hashed;
 pub use self::inspection::{Inspected, PlatformHere, PlatformState};
 pub use self::listing::Image;
 pub use self::pins::{Extent, Written};

@@ -65,6 +65,7 @@ mod rules;
 mod scrub;
 mod secrets;
 mod shutdown;
+mod stranded;
 mod support;
 mod sweep;
 mod tags;

@@ -147,6 +147,15 @@ impl Daemon {
         assert!(limited.unwrap().success());
     }
 
+    /// Lets no file of the process grow beyond so many bytes; `None`: as far as it likes.
+    pub fn limit_file_size(&self, bytes: Option<usize>) {
+        let process = self.child.id().to_string();
+        let soft = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let limit = format!("--fsize={soft}:unlimited");
+        let limited = Command::new("prlimit").args(["--pid", &process, &limit]).status();
+        assert!(limited.unwrap().success());
+    }
+
     /// Sends a signal: `TERM`, `INT`.
     pub fn signal(&self, name: &str) {
         let process = self.child.id().to_string();
