@@ -39,7 +39,7 @@ use work::{Running, Work};
 #[derive(Clone)]
 pub struct Admin {
     metrics: Arc<Metrics>,
-    ready: Arc<Readiness>,
+    ready: Arc<Ask>,
     upstreams: Upstreams,
     content: Content,
     token: Token,
@@ -64,15 +64,26 @@ pub enum Authority {
     Trusted,
 }
 
-/// Says whether pulls can be served now, or why not. It must not block.
-type Readiness = dyn Fn() -> Result<(), String> + Send + Sync;
+/// Whether pulls can be served now.
+#[derive(Clone, Debug)]
+pub enum Readiness {
+    /// As they should be.
+    Ready,
+    /// Yes, but there is something an operator should see to.
+    Impaired(String),
+    /// No, for this reason.
+    NotReady(String),
+}
+
+/// Says whether pulls can be served now. It must not block.
+type Ask = dyn Fn() -> Readiness + Send + Sync;
 
 impl Admin {
     /// An admin API that shows `metrics` and `upstreams`, works on `content`, believes who has `token`, and
     /// asks `ready` on every readiness probe.
     pub fn new(
         metrics: Arc<Metrics>,
-        ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+        ready: impl Fn() -> Readiness + Send + Sync + 'static,
         upstreams: Upstreams,
         content: Content,
         token: Token,
@@ -146,7 +157,13 @@ impl Admin {
     }
 
     fn readiness(&self) -> Result<Response<Body>, Refusal> {
-        (self.ready)().map(|()| answer::text("ready\n")).map_err(Refusal::NotReady)
+        match (self.ready)() {
+            Readiness::Ready => Ok(answer::text("ready\n")),
+            // A mirror that streams through is of more use to its clients than none, and a load
+            // balancer would have none for them: every replica may have the same disk.
+            Readiness::Impaired(reason) => Ok(answer::text(format!("ready; {reason}\n"))),
+            Readiness::NotReady(reason) => Err(Refusal::NotReady(reason)),
+        }
     }
 
     fn metrics(&self) -> Response<Body> {

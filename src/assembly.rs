@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use crate::{
     StartError,
-    admin::{Admin, Content, Token, Upstreams},
+    admin::{Admin, Content, Readiness, Token, Upstreams},
     clock::Clock,
     config::Config,
     metrics::Metrics,
@@ -46,7 +46,7 @@ impl Parts {
     pub(crate) fn admin(
         &self,
         config: &Config,
-        ready: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+        ready: impl Fn() -> Readiness + Send + Sync + 'static,
     ) -> Admin {
         let shown = config.upstreams.iter().cloned().zip(self.upstreams.iter().cloned());
         let upstreams = Upstreams::new(shown.collect(), self.refused.clone());

@@ -92,7 +92,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Access, Peer},
-    admin::{Admin, Authority, Content},
+    admin::{Admin, Authority, Content, Readiness},
     assembly::Parts,
     clock::Clock,
     config::{Config, Listen},
@@ -217,7 +217,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
     let healing = tokio::spawn(mirror.clone().heal(damaged));
 
     let registry = serve_registry(&config, listeners, tls, &parts);
-    let admin = parts.admin(&config, readiness(draining.clone()));
+    let admin = parts.admin(&config, readiness(draining.clone(), store.clone()));
     let admin_server = serve_admin(admin_listener, &config, &admin);
     Ok(Larder {
         registry_addresses,
@@ -334,12 +334,11 @@ fn serve_admin(listener: Listener, config: &Config, admin: &Admin) -> Server {
     server
 }
 
-fn readiness(draining: CancellationToken) -> impl Fn() -> Result<(), String> {
-    move || {
-        if draining.is_cancelled() {
-            return Err("draining".to_owned());
-        }
-        Ok(())
+fn readiness(draining: CancellationToken, store: Store) -> impl Fn() -> Readiness {
+    move || match store.trouble() {
+        _ if draining.is_cancelled() => Readiness::NotReady("draining".to_owned()),
+        Some(trouble) => Readiness::Impaired(format!("the store cannot be written: {trouble}")),
+        None => Readiness::Ready,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     refused::Refused,
 };
 
-fn admin(data_dir: &Path, ready: Result<(), String>) -> Admin {
+fn admin(data_dir: &Path, ready: Readiness) -> Admin {
     let flags = [("data_dir", data_dir.to_str().unwrap().to_owned())].into();
     let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();
     let (clock, metrics) = (Clock::system(), Arc::new(Metrics::new()));
@@ -34,7 +34,7 @@ async fn ask(admin: &Admin, method: Method, path: &str, who: Authority) -> Respo
 async fn each_page_has_its_status() {
     use Authority::{Public, Trusted};
     let directory = TempDir::new().unwrap();
-    let ready = admin(directory.path(), Ok(()));
+    let ready = admin(directory.path(), Readiness::Ready);
     let table = [
         (Method::GET, "/healthz", Public, 200),
         (Method::HEAD, "/healthz", Public, 200),
@@ -60,7 +60,10 @@ async fn each_page_has_its_status() {
         assert_eq!(answer.status().as_u16(), expected, "{method} {path} {who:?}");
     }
     let directory = TempDir::new().unwrap();
-    let draining = admin(directory.path(), Err("draining".to_owned()));
+    let impaired = admin(directory.path(), Readiness::Impaired("no disk".to_owned()));
+    assert_eq!(ask(&impaired, Method::GET, "/readyz", Public).await.status(), 200);
+    let directory = TempDir::new().unwrap();
+    let draining = admin(directory.path(), Readiness::NotReady("draining".to_owned()));
     assert_eq!(ask(&draining, Method::GET, "/readyz", Public).await.status(), 503);
     assert_eq!(ask(&draining, Method::GET, "/healthz", Public).await.status(), 200);
 }
@@ -69,7 +72,8 @@ async fn each_page_has_its_status() {
 async fn metrics_are_in_the_text_format() {
     let directory = TempDir::new().unwrap();
     let page =
-        ask(&admin(directory.path(), Ok(())), Method::GET, "/metrics", Authority::Public).await;
+        ask(&admin(directory.path(), Readiness::Ready), Method::GET, "/metrics", Authority::Public)
+            .await;
     let kind = page.headers().get(CONTENT_TYPE).unwrap();
     assert!(kind.to_str().unwrap().starts_with("text/plain; version=0.0.4"));
 }
@@ -78,7 +82,7 @@ async fn metrics_are_in_the_text_format() {
 #[tokio::test]
 async fn nothing_is_changed_once_all_is_settled() {
     let directory = TempDir::new().unwrap();
-    let admin = admin(directory.path(), Ok(()));
+    let admin = admin(directory.path(), Readiness::Ready);
     admin.settle().await;
     let sweep = ask(&admin, Method::POST, "/api/v1/sweep", Authority::Trusted).await;
     assert_eq!(sweep.status(), 503);

@@ -32,6 +32,15 @@ pub enum Role {
     Layer,
 }
 
+/// Why a blob has to be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum File {
+    /// It is not here.
+    Absent,
+    /// The disk does not give it. It stays until a new one takes its place.
+    Unreadable,
+}
+
 impl Mirror {
     /// A blob, from the store or on its way into it.
     pub async fn blob(
@@ -60,7 +69,7 @@ impl Mirror {
         self.permit_repository(repository)?;
         let deadline = self.deadline();
         self.ensure_shared(repository, Sample::Blob(digest.clone()), deadline).await?;
-        if let Some(size) = self.store.blob_size(digest).await? {
+        if let Some(size) = self.stored_size(digest).await {
             self.ensure_proved(repository, digest, deadline).await?;
             self.count(repository, "blob", "hit");
             return Ok(Some(size));
@@ -79,6 +88,11 @@ impl Mirror {
             }
             None => Ok(self.blob_until(repository, digest, deadline).await?.size()),
         }
+    }
+
+    /// The size of a blob that is here. What cannot be read is had from upstream.
+    pub(super) async fn stored_size(&self, digest: &Digest) -> Option<u64> {
+        self.store.blob_size(digest).await.ok().flatten()
     }
 
     /// The size of a blob that is being downloaded, for a repository that may see it.
@@ -111,7 +125,9 @@ impl Mirror {
         deadline: Instant,
     ) -> Result<Blob, Error> {
         loop {
-            if let Some(reader) = self.store.open_blob(digest).await? {
+            let opened = self.store.open_blob(digest).await;
+            let file = if opened.is_ok() { File::Absent } else { File::Unreadable };
+            if let Ok(Some(reader)) = opened {
                 self.ensure_proved(repository, digest, deadline).await?;
                 self.store.touch(digest);
                 let size = reader.size();
@@ -124,7 +140,8 @@ impl Mirror {
                 return Ok(Blob::new(Some(size), origin));
             }
             self.refuse_absent(&Absent::blob(repository, digest))?;
-            let Some(download) = self.join_or_start(repository, digest, deadline).await? else {
+            let Some(download) = self.join_or_start(repository, digest, file, deadline).await?
+            else {
                 continue;
             };
             if let Some(blob) = self.await_opening(download, repository, deadline).await? {
@@ -138,10 +155,11 @@ impl Mirror {
         self: &Arc<Self>,
         repository: &Repository,
         digest: &Digest,
+        file: File,
         deadline: Instant,
     ) -> Result<Option<Arc<Download>>, Error> {
         let Some(running) = self.running_download(digest) else {
-            return self.start_download(repository, digest);
+            return self.start_download(repository, digest, file);
         };
         if running.repository != *repository {
             self.ensure_proved(repository, digest, deadline).await?;
@@ -159,8 +177,9 @@ impl Mirror {
         self: &Arc<Self>,
         repository: &Repository,
         digest: &Digest,
+        file: File,
     ) -> Result<Option<Arc<Download>>, Error> {
-        let Some(mut listed) = self.list_download(repository, digest)? else {
+        let Some(mut listed) = self.list_download(repository, digest, file)? else {
             return Ok(None);
         };
         self.count(repository, "blob", "miss");
@@ -174,15 +193,17 @@ impl Mirror {
         self: &Arc<Self>,
         repository: &Repository,
         digest: &Digest,
+        file: File,
     ) -> Result<Option<Listed>, Error> {
         let means = Means { store: self.store.clone(), remote: self.remote(repository, digest)? };
         let mut downloads = self.downloads();
         // A download leaves the list only after its blob is published, so what is in neither
         // place is in nobody's hands.
-        if downloads.contains_key(digest) || self.store.has(digest) {
+        let is_here = file == File::Absent && self.store.has(digest);
+        if is_here || downloads.contains_key(digest) {
             return Ok(None);
         }
-        means.upstream.ensure_online()?;
+        means.remote.upstream.ensure_online()?;
         let download = Arc::new(Download::new(repository.clone(), digest.clone()));
         downloads.insert(digest.clone(), download.clone());
         drop(downloads);

@@ -12,7 +12,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Error, Mirror, blob::Listed, download::Progress};
+use super::{
+    Error, Mirror,
+    blob::{File, Listed},
+    download::Progress,
+};
 use crate::{
     oci::{Digest, Reference, Repository},
     store::Shown,
@@ -140,7 +144,7 @@ impl Mirror {
     }
 
     async fn heal_blob(self: &Arc<Self>, repository: &Repository, digest: &Digest) -> Healing {
-        let listed = match self.list_download(repository, digest) {
+        let listed = match self.list_download(repository, digest, File::Absent) {
             Ok(Some(listed)) => listed,
             Ok(None) => return self.healed(digest, "it is on its way"),
             Err(error) => return Healing::Hopeless(error.to_string()),
@@ -158,7 +162,8 @@ impl Mirror {
             | Progress::Untaken(_)
             | Progress::Filling(_)
             | Progress::Verified(_)
-            | Progress::Broken => {
+            | Progress::Broken
+            | Progress::Stranded(_) => {
                 self.healed(digest, "upstream broke off, or the store cannot keep it")
             }
         }

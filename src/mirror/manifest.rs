@@ -137,20 +137,20 @@ impl Mirror {
     }
 
     /// A manifest that is here, whoever may see it.
-    pub(super) async fn content(&self, digest: &Digest) -> Result<Option<Arc<Content>>, Error> {
+    pub(super) async fn content(&self, digest: &Digest) -> Option<Arc<Content>> {
         if let Some(content) = self.manifests.get(digest) {
-            if content.keeping == Keeping::MemoryOnly || self.store.has(digest) {
-                return Ok(Some(content));
+            match content.keeping {
+                Keeping::MemoryOnly => return Some(self.hold_again(content).await),
+                Keeping::Stored if self.store.has(digest) => return Some(content),
+                Keeping::Stored => self.manifests.invalidate(digest),
             }
-            self.manifests.invalidate(digest);
         }
-        let Some((manifest, bytes)) = self.store.manifest(digest).await? else {
-            return Ok(None);
-        };
+        // One that cannot be read is had from upstream.
+        let (manifest, bytes) = self.store.manifest(digest).await.ok().flatten()?;
         let content =
             Arc::new(Content { digest: digest.clone(), manifest, bytes, keeping: Keeping::Stored });
         self.manifests.insert(digest.clone(), content.clone());
-        Ok(Some(content))
+        Some(content)
     }
 
     /// Fetches a manifest into the store; one upstream GET for all who ask at the same time.
@@ -191,7 +191,7 @@ impl Mirror {
         repository: &Repository,
         content: &Arc<Content>,
     ) -> Result<bool, Error> {
-        Ok(self.upstream(repository)?.answered_within(ALIVE) || self.is_whole(content).await?)
+        Ok(self.upstream(repository)?.answered_within(ALIVE) || self.is_whole(content).await)
     }
 
     async fn manifest_until(
@@ -297,7 +297,7 @@ impl Mirror {
         digest: &Digest,
         deadline: Instant,
     ) -> Result<Option<Found>, Error> {
-        let Some(content) = self.content(digest).await? else {
+        let Some(content) = self.content(digest).await else {
             return Ok(None);
         };
         self.ensure_manifest_proved(repository, digest, Spending::All, deadline).await?;
@@ -312,7 +312,7 @@ impl Mirror {
         reference: Reference,
         spending: Spending,
     ) -> Result<Arc<Content>, Error> {
-        if let Some(content) = self.just_fetched(&repository, &reference).await? {
+        if let Some(content) = self.just_fetched(&repository, &reference).await {
             return Ok(content);
         }
         let mirrored = self.mirrored(&repository)?;
@@ -336,12 +336,12 @@ impl Mirror {
         &self,
         repository: &Repository,
         reference: &Reference,
-    ) -> Result<Option<Arc<Content>>, Error> {
+    ) -> Option<Arc<Content>> {
         match reference {
             Reference::Digest(digest) if self.store.is_proved(repository, digest) => {
                 self.content(digest).await
             }
-            Reference::Digest(_) | Reference::Tag(_) => Ok(None),
+            Reference::Digest(_) | Reference::Tag(_) => None,
         }
     }
 
@@ -389,7 +389,7 @@ impl Mirror {
         match self.store.put_manifest(&digest, &content.manifest, &content.bytes).await {
             Ok(()) => content.keeping = Keeping::Stored,
             Err(error) => {
-                tracing::warn!(%repository, %digest, %error, "cannot keep a manifest");
+                tracing::debug!(%repository, %digest, %error, "cannot keep a manifest");
                 self.metrics.passthrough.with_label_values(&[error.label()]).inc();
             }
         }
@@ -398,14 +398,26 @@ impl Mirror {
         content
     }
 
+    /// Puts content into the store that it could not take before.
+    async fn hold_again(&self, content: Arc<Content>) -> Arc<Content> {
+        let Content { digest, manifest, bytes, .. } = &*content;
+        if self.store.put_manifest(digest, manifest, bytes).await.is_err() {
+            return content;
+        }
+        let held = Content::new(digest.clone(), manifest.clone(), bytes.clone());
+        let held = Arc::new(Content { keeping: Keeping::Stored, ..held });
+        self.manifests.insert(digest.clone(), held.clone());
+        held
+    }
+
     /// Whether an image can be pulled from here alone: its config and all layers that a registry
     /// must have are on disk; of an index, one image is whole. An index that lists no image, such
     /// as that of what is attached to one, is read for itself.
-    async fn is_whole(&self, content: &Arc<Content>) -> Result<bool, Error> {
+    async fn is_whole(&self, content: &Arc<Content>) -> bool {
         if let Children::Index(listed) = &content.manifest.children
             && listed.iter().all(Descriptor::is_attached)
         {
-            return Ok(true);
+            return true;
         }
         let mut pending = vec![content.clone()];
         // Indexes that list the same thing often, level by level, would keep this busy for years.
@@ -416,28 +428,28 @@ impl Mirror {
                     let layers = layers.iter().filter(|layer| layer.urls.is_empty());
                     let config = Some(config).filter(|config| !config.is_empty_object());
                     let needed = layers.chain(config);
-                    if self.has_all(needed.map(|blob| &blob.digest)).await? {
-                        return Ok(true);
+                    if self.has_all(needed.map(|blob| &blob.digest)).await {
+                        return true;
                     }
                 }
                 Children::Index(images) => {
                     for image in images.iter().filter(|image| !image.is_attached()) {
                         if seen.insert(image.digest.clone()) {
-                            pending.extend(self.content(&image.digest).await?);
+                            pending.extend(self.content(&image.digest).await);
                         }
                     }
                 }
             }
         }
-        Ok(false)
+        false
     }
 
-    async fn has_all<'a>(&self, digests: impl Iterator<Item = &'a Digest>) -> Result<bool, Error> {
+    async fn has_all(&self, digests: impl Iterator<Item = &Digest>) -> bool {
         for digest in digests {
-            if self.store.blob_size(digest).await?.is_none() {
-                return Ok(false);
+            if self.stored_size(digest).await.is_none() {
+                return false;
             }
         }
-        Ok(true)
+        true
     }
 }

@@ -21,7 +21,9 @@ use moka::{policy::EvictionPolicy, sync::Cache};
 use tokio::sync::Notify;
 
 use super::{
-    Mirror, lock,
+    Mirror,
+    blob::File,
+    lock,
     manifest::{Content, Found},
     missing::Absent,
 };
@@ -173,7 +175,8 @@ impl Mirror {
 
     fn begin_prefetch(self: &Arc<Self>, image: Arc<Image>, layer: Digest) {
         self.prefetch.unasked.insert(layer.clone(), ());
-        let Ok(Some(mut listed)) = self.list_download(&image.repository, &layer) else {
+        let Ok(Some(mut listed)) = self.list_download(&image.repository, &layer, File::Absent)
+        else {
             return self.prefetch.unasked.invalidate(&layer);
         };
         let mirror = self.clone();

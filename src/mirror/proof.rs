@@ -137,7 +137,7 @@ impl Mirror {
         mirrored.note(&shown);
         shown?;
         self.store.prove_manifest(&repository, &digest);
-        if let Some(content) = self.content(&digest).await? {
+        if let Some(content) = self.content(&digest).await {
             self.prove_children(&repository, &content);
         }
         Ok(())

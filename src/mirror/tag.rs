@@ -174,7 +174,7 @@ impl Mirror {
         let Some(tagged) = tagged else {
             return Ok(None);
         };
-        let content = self.content(&tagged.digest).await?;
+        let content = self.content(&tagged.digest).await;
         Ok(content.map(|content| Cached { content, checked_at: tagged.checked_at }))
     }
 
@@ -299,7 +299,7 @@ impl Mirror {
     ) -> Result<(), Error> {
         let digest = &announced.found.digest;
         let key = (repository.clone(), tag.clone());
-        if let Some(content) = self.content(digest).await? {
+        if let Some(content) = self.content(digest).await {
             self.set_tag(repository, tag, &content, announced.at);
             // What was announced before is out of date.
             self.announcements.invalidate(&key);
@@ -329,7 +329,7 @@ impl Mirror {
         spending: Spending,
     ) -> Result<Arc<Content>, Error> {
         let digest = &announced.found.digest;
-        let content = match self.content(digest).await? {
+        let content = match self.content(digest).await {
             Some(content) => content,
             None => {
                 let reference = Reference::Digest(digest.clone());

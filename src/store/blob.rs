@@ -16,6 +16,7 @@ use super::{
     directory,
     downloads::{Left, Partial},
     hashing::{Hashed, Hashing},
+    health::Health,
     note::Note,
     running::Moment,
     table::Table,
@@ -31,6 +32,7 @@ pub struct BlobReader {
     file: Arc<File>,
     size: u64,
     buffers: Buffers,
+    health: Health,
     /// Of a file in `blobs/`.
     origin: Option<Origin>,
 }
@@ -70,19 +72,20 @@ pub struct WrongDigest {
 }
 
 impl BlobReader {
-    pub(super) fn new(file: Arc<File>, size: u64, buffers: &Buffers) -> BlobReader {
-        BlobReader { file, size, buffers: buffers.clone(), origin: None }
+    pub(super) fn new(file: Arc<File>, size: u64, store: &Shared) -> BlobReader {
+        let (buffers, health) = (store.buffers.clone(), store.health.clone());
+        BlobReader { file, size, buffers, health, origin: None }
     }
 
     /// Of a file in `blobs/`.
     pub(super) fn published(
         file: File,
         size: u64,
-        origin: Origin,
-        buffers: &Buffers,
+        digest: &Digest,
+        store: &Arc<Shared>,
     ) -> BlobReader {
-        let reader = BlobReader::new(Arc::new(file), size, buffers);
-        BlobReader { origin: Some(origin), ..reader }
+        let reader = BlobReader::new(Arc::new(file), size, store);
+        BlobReader { origin: Some(Origin::new(store, digest)), ..reader }
     }
 
     /// Bytes in the blob.
@@ -102,7 +105,8 @@ impl BlobReader {
             buffer.fill(|room| reader.read_into(room, offset))?;
             Ok(Bytes::from_owner(buffer))
         };
-        blocking(read).await?
+        let read = blocking(read).await.and_then(|read| read);
+        read.inspect_err(|error| self.health.cannot_read(error))
     }
 
     /// Reads what fits, and says how much that was. Empty-handed only at the end. Blocking.
@@ -239,7 +243,7 @@ impl BlobWriter {
     /// A reader of the growing file, good for any number of followers. Its `size` is what was
     /// written when it was made; it reads beyond that whatever was appended since.
     pub fn reader(&self) -> BlobReader {
-        BlobReader::new(Arc::clone(self.partial.file()), self.written, &self.store.buffers)
+        BlobReader::new(Arc::clone(self.partial.file()), self.written, &self.store)
     }
 
     /// The hash of what was appended so far, unless it is still on its way through what an earlier
@@ -391,7 +395,6 @@ impl Step {
             }
             self.written = self.written.saturating_add(chunk.len() as u64);
         }
-        self.store.room.succeeded();
         Ok(self)
     }
 }
@@ -435,7 +438,6 @@ impl Shared {
         directory::sync(&self.directory.blobs(digest.algorithm()))?;
         let now = self.running.now();
         self.memory.with(|table| tell(table, now));
-        self.room.succeeded();
         Ok(())
     }
 }

@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io::{self, Read as _, Seek as _, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use rustix::{
@@ -14,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::OpenError;
+use super::{OpenError, room::is_full};
 use crate::oci::{Algorithm, Digest};
 
 /// The names of everything in a data directory; clones share it.
@@ -27,9 +28,17 @@ pub struct Directory(Arc<Path>);
 /// found there tells of an end that was not clean.
 #[derive(Debug)]
 pub struct Lock {
-    file: File,
+    held: Mutex<Held>,
+    path: PathBuf,
     /// Whether the process before this one ended without [`Lock::mark_clean`].
     pub after_crash: bool,
+}
+
+/// The file that is locked, and which it is: its device and number.
+#[derive(Debug)]
+struct Held {
+    file: File,
+    id: (u64, u64),
 }
 
 /// Those whose blobs are kept.
@@ -45,15 +54,17 @@ impl Directory {
     pub fn open(path: &Path) -> Result<(Directory, Lock), OpenError> {
         let path = std::path::absolute(path).map_err(|error| cannot_use(path, &error))?;
         let directory = Directory::at(&path);
-        let create = || -> io::Result<()> {
-            for algorithm in ALGORITHMS {
-                fs::create_dir_all(directory.blobs(algorithm))?;
-            }
-            fs::create_dir_all(directory.downloads())
-        };
-        create().map_err(|error| cannot_use(&directory.0, &error))?;
+        directory.create().map_err(|error| cannot_use(&directory.0, &error))?;
         let lock = directory.lock()?;
         Ok((directory, lock))
+    }
+
+    /// Creates what is missing of it.
+    pub fn create(&self) -> io::Result<()> {
+        for algorithm in ALGORITHMS {
+            fs::create_dir_all(self.blobs(algorithm))?;
+        }
+        fs::create_dir_all(self.downloads())
     }
 
     /// The directory itself.
@@ -194,36 +205,86 @@ impl Directory {
 
     fn lock(&self) -> Result<Lock, OpenError> {
         let path = self.lock_file();
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(false);
-        let opened = options.open(&path);
-        let mut file = opened.map_err(|error| cannot_use(&self.0, &error))?;
-        let mut text = String::new();
-        // What is not text tells no process id, which is all that is wanted of it.
-        let _ = file.read_to_string(&mut text);
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Err(in_use(&self.0, &path, text.trim())),
-            locked => locked.map_err(|error| cannot_use(&self.0, &error.into()))?,
-        }
-        let mut lock = Lock { file, after_crash: !text.is_empty() };
-        lock.write(&format!("{}\n", process::id())).map_err(|error| cannot_use(&self.0, &error))?;
-        Ok(lock)
+        let locked = take(&path).map_err(|error| cannot_use(&self.0, &error))?;
+        let (file, text) = locked.map_err(|text| in_use(&self.0, &path, text.trim()))?;
+        let id = id(&file.metadata().map_err(|error| cannot_use(&self.0, &error))?);
+        Ok(Lock { held: Mutex::new(Held { file, id }), path, after_crash: !text.is_empty() })
     }
 }
 
 impl Lock {
     /// Everything is written: the next process need not look for what is missing.
     pub fn mark_clean(&self) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.sync_all()
+        let held = self.held();
+        held.file.set_len(0)?;
+        held.file.sync_all()
     }
 
-    fn write(&mut self, text: &str) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        self.file.write_all(text.as_bytes())?;
-        self.file.sync_all()
+    /// Whether the directory is still the one that was locked, and where it was. Blocking.
+    pub fn is_in_place(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|found| id(&found) == self.held().id)
     }
+
+    /// The device of the file system that the locked directory is on.
+    pub fn device(&self) -> u64 {
+        self.held().id.0
+    }
+
+    /// Locks the directory that is there now, unless it is the one that is locked. Blocking.
+    ///
+    /// # Errors
+    /// What the disk says, and that another process has it.
+    pub fn retake(&self) -> io::Result<()> {
+        if self.is_in_place() {
+            return Ok(());
+        }
+        let taken = take(&self.path)?;
+        let in_use = |text: String| {
+            let process = text.trim();
+            io::Error::other(format!("{}: in use by process {process}", self.path.display()))
+        };
+        let (file, _) = taken.map_err(in_use)?;
+        let id = id(&file.metadata()?);
+        *self.held() = Held { file, id };
+        Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Locks a file and writes the process id into it. Returns it with what was in it before; or only
+/// that, if another process has it.
+fn take(path: &Path) -> io::Result<Result<(File, String), String>> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = options.open(path)?;
+    let mut text = String::new();
+    // What is not text tells no process id, which is all that is wanted of it.
+    let _ = file.read_to_string(&mut text);
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => return Ok(Err(text)),
+        locked => locked?,
+    }
+    match write_over(&mut file, &format!("{}\n", process::id())) {
+        // A mirror that was restarted on a full disk serves what it has.
+        Err(error) if is_full(&error) => {}
+        written => written?,
+    }
+    Ok(Ok((file, text)))
+}
+
+fn write_over(file: &mut File, text: &str) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Which file it is.
+fn id(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 const NOTE: &str = ".json";

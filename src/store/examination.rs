@@ -103,7 +103,7 @@ pub fn try_writing(existing: &Path) -> Result<(), (PathBuf, io::Error)> {
     let blobs = ALGORITHMS.into_iter().map(|algorithm| directory.blobs(algorithm));
     let below = blobs.chain([directory.downloads(), directory.index()]);
     for path in [existing.to_owned()].into_iter().chain(below.filter(|path| path.exists())) {
-        write_probe(&path).map_err(|error| (path, error))?;
+        write_probe(&path).map_err(|error| (path, error)).map(drop)?;
     }
     Ok(())
 }
@@ -112,10 +112,12 @@ fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-fn write_probe(directory: &Path) -> io::Result<()> {
-    let mut file: File = tempfile::tempfile_in(directory)?;
+/// Writes and syncs a file without a name. Blocking.
+pub fn write_probe(directory: &Path) -> io::Result<File> {
+    let mut file = tempfile::tempfile_in(directory)?;
     file.write_all(&PROBE)?;
-    file.sync_all()
+    file.sync_all()?;
+    Ok(file)
 }
 
 fn kind(file_system: &StatFs) -> DiskKind {

@@ -9,12 +9,7 @@ use std::{
 
 use rustix::fs::OFlags;
 
-use super::{
-    Shared,
-    blob::{BlobReader, Origin},
-    damage::Damage,
-    hashing::Hashed,
-};
+use super::{Shared, blob::BlobReader, damage::Damage, hashing::Hashed};
 use crate::oci::Digest;
 
 /// How large a file may be that is hashed while a client waits for its first byte, in bytes.
@@ -82,7 +77,7 @@ impl Shared {
             self.replace_damaged(digest, &file, &damage)?;
             return Ok(None);
         }
-        Ok(Some(BlobReader::published(file, found, Origin::new(self, digest), &self.buffers)))
+        Ok(Some(BlobReader::published(file, found, digest, self)))
     }
 
     /// Notes what the content of a file hashes to; one that is damaged is replaced. Blocking.

@@ -10,13 +10,16 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, BufReader, Write as _},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use serde::Deserialize;
 
 use super::{
-    directory::Directory,
+    Shared,
+    directory::{Directory, Lock},
+    health::Health,
     memory::Memory,
     running::Moment,
     table::{LayoutEntry, PinRow, Pointer, PointerRow, Proof, Table},
@@ -50,8 +53,9 @@ const LEAST_REST: Duration = Duration::from_millis(500);
 pub struct LayoutKeeper {
     directory: Directory,
     memory: Memory,
+    lock: Arc<Lock>,
+    health: Health,
     rest_until: Option<Instant>,
-    failing: bool,
 }
 
 #[derive(Deserialize)]
@@ -63,8 +67,14 @@ struct Written {
 
 impl LayoutKeeper {
     /// Keeps the file up to date with the table.
-    pub fn new(directory: Directory, memory: Memory) -> LayoutKeeper {
-        LayoutKeeper { directory, memory, rest_until: None, failing: false }
+    pub fn new(store: &Shared) -> LayoutKeeper {
+        LayoutKeeper {
+            directory: store.directory.clone(),
+            memory: store.memory.clone(),
+            lock: Arc::clone(&store.lock),
+            health: store.health.clone(),
+            rest_until: None,
+        }
     }
 
     /// Writes the file if it is out of date and the rest is over. Blocking.
@@ -79,8 +89,7 @@ impl LayoutKeeper {
 
     /// Writes the file if it is out of date, without a rest. Tells whether it is up to date then.
     pub fn write_now(&mut self) -> bool {
-        self.write_changes();
-        !self.failing
+        self.write_changes()
     }
 
     /// Writes the file if it is out of date.
@@ -88,20 +97,22 @@ impl LayoutKeeper {
         self.write_changes();
     }
 
-    fn write_changes(&mut self) {
+    /// Tells whether the file is up to date.
+    fn write_changes(&mut self) -> bool {
+        // Where the directory was, there may be another's now.
+        if !self.lock.is_in_place() {
+            return false;
+        }
         if !self.memory.with(Table::take_layout_change) {
-            return;
+            return true;
         }
-        match write(&self.directory, &self.memory) {
-            Ok(()) => self.failing = false,
-            Err(error) => {
-                self.memory.with(Table::mark_layout);
-                if !self.failing {
-                    tracing::warn!(%error, "cannot write index.json");
-                }
-                self.failing = true;
-            }
+        let written = write(&self.directory, &self.memory);
+        if let Err(error) = &written {
+            self.memory.with(Table::mark_layout);
+            self.health.suspect(error);
+            tracing::debug!(%error, "cannot write index.json");
         }
+        written.is_ok()
     }
 }
 

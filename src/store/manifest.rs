@@ -28,8 +28,8 @@ impl Shared {
         };
         let store = Arc::clone(self);
         let put = blocking(move || {
-            let there = store.is_there(&digest, &bytes);
-            if there.map_err(|error| store.room.failed(error))? {
+            // One that cannot be read is written anew.
+            if store.is_there(&digest, &bytes).unwrap_or(false) {
                 let (size, now) = (bytes.len() as u64, store.running.now());
                 store.memory.with(|table| table.put_manifest(&digest, size, &manifest, now));
                 return Ok(());

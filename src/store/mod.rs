@@ -36,6 +36,7 @@ mod eviction;
 mod examination;
 mod files;
 mod hashing;
+mod health;
 mod index;
 mod inspection;
 mod layout;
@@ -60,6 +61,7 @@ mod sweep;
 mod swept;
 mod table;
 mod threads;
+mod trial;
 mod usage;
 
 #[cfg(test)]
@@ -97,8 +99,9 @@ use self::{
     directory::{Directory, Lock},
     downloads::Downloads,
     files::NameLocks,
+    health::{Health, is_own_limit},
     memory::Memory,
-    room::Room,
+    room::{Room, is_full},
     running::RunningTime,
     table::{Pointer, PointerRow, Proof},
     threads::Keeper,
@@ -144,7 +147,7 @@ pub enum OpenError {
 /// Why the store cannot take a blob; the caller passes the blob through instead.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotTake {
-    /// It would pass `cache.max_size` or `cache.min_free`, or the disk is full.
+    /// It would pass `cache.max_size` or `cache.min_free`, or the disk, or a quota on it, is full.
     #[error("no room: {0}")]
     NoRoom(String),
     /// The disk fails, or another writer has the blob ([`io::ErrorKind::AlreadyExists`]).
@@ -153,10 +156,19 @@ pub enum CannotTake {
 }
 
 impl CannotTake {
+    /// What an error of the disk means for the one that wanted to write.
+    fn of(error: io::Error) -> CannotTake {
+        if is_full(&error) {
+            return CannotTake::NoRoom(error.to_string());
+        }
+        CannotTake::Failing(error)
+    }
+
     /// As a label of a metric.
     pub fn label(&self) -> &'static str {
         match self {
             CannotTake::NoRoom(_) => "no_room",
+            CannotTake::Failing(error) if is_own_limit(error) => "descriptors",
             CannotTake::Failing(_) => "disk",
         }
     }
@@ -183,6 +195,7 @@ struct Shared {
     room: Room,
     /// With one permit: evictions take turns.
     evictions: Arc<Semaphore>,
+    health: Health,
     running: RunningTime,
     expire_after: Option<Duration>,
     /// No content leaves by age before it was unused for so long. `None`: none ever does.
@@ -215,7 +228,7 @@ impl Store {
             return Ok(Some(size));
         }
         let (store, digest) = (Arc::clone(&self.0), digest.clone());
-        blocking(move || store.adopt(&digest)).await?
+        self.read(move || store.adopt(&digest)).await
     }
 
     /// Opens a blob. `None`: not here. Does not count as use.
@@ -224,7 +237,7 @@ impl Store {
     /// What the disk says; a file that is gone or damaged is a miss instead.
     pub async fn open_blob(&self, digest: &Digest) -> io::Result<Option<BlobReader>> {
         let (store, digest) = (Arc::clone(&self.0), digest.clone());
-        blocking(move || store.open_file(&digest)).await?
+        self.read(move || store.open_file(&digest)).await
     }
 
     /// Begins a blob of `size` bytes (`None`: unknown), reserving its room.
@@ -236,7 +249,8 @@ impl Store {
         digest: &Digest,
         size: Option<u64>,
     ) -> Result<BlobWriter, CannotTake> {
-        BlobWriter::create(Arc::clone(&self.0), digest.clone(), size).await
+        let created = BlobWriter::create(Arc::clone(&self.0), digest.clone(), size);
+        self.write(created).await
     }
 
     /// Goes on with a blob of which an earlier writer, perhaps of an earlier life, left the
@@ -245,7 +259,7 @@ impl Store {
     pub async fn resume_blob(&self, digest: &Digest) -> Option<BlobWriter> {
         let resumed = BlobWriter::resume(Arc::clone(&self.0), digest.clone()).await;
         let resumed = resumed.inspect_err(|reason| {
-            tracing::warn!(%digest, %reason, "cannot go on with a partial download");
+            tracing::debug!(%digest, %reason, "cannot go on with a partial download");
         });
         resumed.ok().flatten()
     }
@@ -264,7 +278,8 @@ impl Store {
         manifest: &Manifest,
         bytes: &Bytes,
     ) -> Result<(), CannotTake> {
-        self.0.put_manifest(digest.clone(), manifest.clone(), bytes.clone()).await
+        let put = self.0.put_manifest(digest.clone(), manifest.clone(), bytes.clone());
+        self.write(put).await
     }
 
     /// A stored manifest with its bytes, verified. `None`: not here, or here as a blob that is
@@ -274,7 +289,7 @@ impl Store {
     /// What the disk says; a file that is gone or damaged is a miss instead.
     pub async fn manifest(&self, digest: &Digest) -> io::Result<Option<(Manifest, Bytes)>> {
         let (store, digest) = (Arc::clone(&self.0), digest.clone());
-        blocking(move || store.read_manifest(&digest)).await?
+        self.read(move || store.read_manifest(&digest)).await
     }
 
     /// Whether a blob is the config of an image, and no layer. From memory.
@@ -404,6 +419,31 @@ impl Store {
     fn prove(&self, repository: &Repository, digest: &Digest, proof: Proof) {
         let now = self.0.running.now();
         self.0.memory.with(|table| table.prove(repository, digest, proof, now));
+    }
+}
+
+/// The disk.
+impl Store {
+    /// Why nothing can be written now, if so; found out anew every second.
+    pub fn trouble(&self) -> Option<String> {
+        self.0.health.trouble()
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let read = blocking(work).await.and_then(|read| read);
+        read.inspect_err(|error| self.0.health.cannot_read(error))
+    }
+
+    /// Does not try while it is known to be in vain.
+    async fn write<T>(
+        &self,
+        work: impl Future<Output = Result<T, CannotTake>>,
+    ) -> Result<T, CannotTake> {
+        self.0.health.check().map_err(CannotTake::of)?;
+        work.await.inspect_err(|reason| self.0.health.cannot_take(reason))
     }
 }
 

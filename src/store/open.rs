@@ -16,20 +16,25 @@ use super::{
     directory::{Directory, Lock},
     downloads::Downloads,
     files::NameLocks,
+    health::Health,
     index::{self, Index, IndexKeeper, Trouble},
     layout::{self, LayoutKeeper},
     ledger::Ledger,
     memory::Memory,
     rebuild,
-    room::Room,
+    room::{Room, is_full},
     running::{Moment, RunningTime},
     table::{Proof, Table},
     threads::{Keeper, Work},
+    trial::DiskKeeper,
 };
 use crate::{clock::Clock, config, metrics::Metrics};
 
 /// How often the index learns what changed.
 const INDEX_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often a suspicion against the disk is looked for.
+const DISK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How often `index.json` is looked after.
 const LAYOUT_INTERVAL: Duration = Duration::from_millis(250);
@@ -59,6 +64,7 @@ impl Store {
         }
         let named = layout::read(&directory, &mut table, running.now());
         let named = named.map_err(|error| cannot_open(&directory, &error))?;
+        let health = Health::new(Arc::clone(&metrics));
         let memory = Memory::new(table, Arc::clone(&metrics));
         let room = Room::new(
             cache.clone(),
@@ -66,6 +72,7 @@ impl Store {
             memory.clone(),
             running.clone(),
             ledger,
+            health.clone(),
             Arc::clone(&metrics),
         );
         let shared = Arc::new(Shared {
@@ -77,6 +84,7 @@ impl Store {
             manifests_written: AtomicU64::new(0),
             room,
             evictions: Arc::new(Semaphore::new(1)),
+            health,
             expire_after: cache.expire_after,
             shortest_life: cache.shortest_life(),
             scrub_interval: cache.scrub_interval,
@@ -97,13 +105,22 @@ impl Store {
 impl Shared {
     /// Writes what must be there from the beginning, and starts the threads.
     fn begin(self: &Arc<Self>, named: bool, index: Option<Index>) -> io::Result<()> {
-        layout::write_marker(&self.directory)?;
-        if !named || self.lock.after_crash {
-            layout::write(&self.directory, &self.memory)?;
+        let written = layout::write_marker(&self.directory).and_then(|()| {
+            if named && !self.lock.after_crash {
+                return Ok(());
+            }
+            layout::write(&self.directory, &self.memory)
+        });
+        match written {
+            // What is here can be served all the same.
+            Err(error) if is_full(&error) => {
+                self.memory.with(Table::mark_layout);
+                self.health.suspect(&error);
+            }
+            written => written?,
         }
         self.room.look()?;
-        self.room.succeeded();
-        let mut keepers = vec![self.keep_index(index)?, self.keep_layout()?];
+        let mut keepers = vec![self.keep_disk()?, self.keep_index(index)?, self.keep_layout()?];
         if let Some(interval) = self.scrub_interval {
             keepers.push(self.keep_scrubbing(interval)?);
         }
@@ -120,6 +137,7 @@ impl Shared {
             self.memory.clone(),
             self.running.clone(),
             self.clock.clone(),
+            Arc::clone(&self.lock),
             index,
         );
         let lock: Arc<Lock> = Arc::clone(&self.lock);
@@ -131,8 +149,14 @@ impl Shared {
         Keeper::start("store-index", INDEX_INTERVAL, lock, keeper, work)
     }
 
+    fn keep_disk(self: &Arc<Self>) -> io::Result<Keeper> {
+        let (keeper, lock) = (DiskKeeper::new(Arc::downgrade(self)), Arc::clone(&self.lock));
+        let work = Work { keep_up: DiskKeeper::keep_up, write_now: None, finish: drop };
+        Keeper::start("store-disk", DISK_INTERVAL, lock, keeper, work)
+    }
+
     fn keep_layout(&self) -> io::Result<Keeper> {
-        let keeper = LayoutKeeper::new(self.directory.clone(), self.memory.clone());
+        let keeper = LayoutKeeper::new(self);
         let lock = Arc::clone(&self.lock);
         let work = Work {
             keep_up: LayoutKeeper::keep_up,
@@ -148,7 +172,9 @@ impl Shared {
 fn load_index(directory: &Directory) -> (Option<Index>, Table, Moment) {
     match Index::load(directory) {
         Ok((index, table, running)) => return (Some(index), table, running),
-        Err(Trouble::Full) => tracing::warn!("the disk is full: the index waits"),
+        Err(Trouble::Disk(error)) => {
+            tracing::warn!(%error, "the index cannot be opened, and waits")
+        }
         Err(Trouble::Broken(reason)) => {
             tracing::warn!(reason, "the index is damaged and is written anew");
             let fresh = index::quarantine(directory).map_err(Trouble::from);

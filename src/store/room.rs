@@ -16,6 +16,7 @@ use super::{
     CannotTake,
     budget::{Budget, Goal, Limits, Short, Standing},
     directory::Directory,
+    health::Health,
     ledger::{Hold, Ledger},
     memory::{Memory, gauge},
     overhead::Overhead,
@@ -37,6 +38,7 @@ pub struct Room {
     budget: Budget,
     overhead: Overhead,
     ledger: Ledger,
+    health: Health,
     metrics: Arc<Metrics>,
     /// Held from looking how much there is to having taken some of it.
     looking: Mutex<Day>,
@@ -57,11 +59,12 @@ impl Room {
         memory: Memory,
         running: RunningTime,
         ledger: Ledger,
+        health: Health,
         metrics: Arc<Metrics>,
     ) -> Room {
         let overhead = Overhead::new(directory.clone());
         let (budget, looking) = (Budget::new(cache), Mutex::default());
-        Room { directory, memory, running, budget, overhead, ledger, metrics, looking }
+        Room { directory, memory, running, budget, overhead, ledger, health, metrics, looking }
     }
 
     /// What is held by files that grow, or were left.
@@ -122,23 +125,12 @@ impl Room {
     /// What an error of the disk means for the one that wanted to write.
     pub fn failed(&self, error: io::Error) -> CannotTake {
         self.note(&error);
-        if is_full(&error) {
-            return CannotTake::NoRoom(error.to_string());
-        }
-        CannotTake::Failing(error)
+        CannotTake::of(error)
     }
 
-    /// Something could not be written. A full disk can be, later; and that two wanted to write
-    /// one file says nothing of the disk.
+    /// Something could not be written.
     pub fn note(&self, error: &io::Error) {
-        if !is_full(error) && error.kind() != io::ErrorKind::AlreadyExists {
-            self.metrics.store_writable.set(0);
-        }
-    }
-
-    /// Something was written.
-    pub fn succeeded(&self) {
-        self.metrics.store_writable.set(1);
+        self.health.suspect(error);
     }
 
     fn look_closely(&self) -> MutexGuard<'_, Day> {

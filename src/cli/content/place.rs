@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{Answer, Failure, Question, accepted};
 use crate::{
     StartError,
-    admin::Authority,
+    admin::{Authority, Readiness},
     assembly::Parts,
     clock::Clock,
     config::{Config, Listen},
@@ -46,7 +46,7 @@ pub(super) async fn ask<T>(
     match find(config).await? {
         Answerer::Daemon(stream) => read(accepted(ask_daemon(stream, request).await?).await?).await,
         Answerer::Here(parts) => {
-            let admin = parts.admin(config, || Ok(()));
+            let admin = parts.admin(config, || Readiness::Ready);
             let answer = admin.answer(request, Authority::Trusted).await;
             let answer = answer.map(|body| body.map_err(|never| match never {}).boxed_unsync());
             let result = match accepted(answer).await {

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{File, FileTimes},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -9,8 +10,10 @@ use super::{Index, Trouble, quarantine};
 use crate::{
     clock::Clock,
     store::{
-        directory::Directory,
+        directory::{Directory, Lock},
+        examination::try_writing,
         memory::Memory,
+        room::is_full,
         running::{Moment, RunningTime},
         table::Batch,
     },
@@ -32,8 +35,9 @@ pub struct IndexKeeper {
     memory: Memory,
     running: RunningTime,
     clock: Clock,
+    lock: Arc<Lock>,
     index: Option<Index>,
-    /// A batch that was taken from the table but met a full disk.
+    /// A batch that was taken from the table but met a disk that failed.
     unwritten: Option<Batch>,
     retry_at: Option<Instant>,
     remembered: Moment,
@@ -46,6 +50,7 @@ impl IndexKeeper {
         memory: Memory,
         running: RunningTime,
         clock: Clock,
+        lock: Arc<Lock>,
         index: Option<Index>,
     ) -> IndexKeeper {
         IndexKeeper {
@@ -54,6 +59,7 @@ impl IndexKeeper {
             memory,
             running,
             clock,
+            lock,
             index,
             unwritten: None,
             retry_at: None,
@@ -73,6 +79,14 @@ impl IndexKeeper {
 
     /// Writes what changed, and tells whether the index knows everything then. Blocking.
     pub fn write_now(&mut self) -> bool {
+        if !self.lock.is_in_place() {
+            // Where the directory was, there may be another's now.
+            self.close();
+            return false;
+        }
+        if self.index.as_ref().is_some_and(|index| !index.is_in_place(&self.directory)) {
+            self.start_anew("its files are gone");
+        }
         if self.index.is_none() && !self.reopen() {
             return false;
         }
@@ -113,14 +127,24 @@ impl IndexKeeper {
                 self.stamp(&batch);
                 true
             }
-            Err(Trouble::Full) => {
-                self.wait_for_room(Some(batch));
+            Err(trouble) => {
+                self.face(trouble, Some(batch));
                 false
             }
-            Err(Trouble::Broken(reason)) => {
-                self.start_anew(&reason);
-                false
+        }
+    }
+
+    /// sled fails for good after one error of the disk, and may panic of it. Opened again, it works.
+    fn face(&mut self, trouble: Trouble, batch: Option<Batch>) {
+        let can_be_written = || try_writing(self.directory.path()).is_ok();
+        match trouble {
+            // Its files alone are to blame.
+            Trouble::Disk(error) if batch.is_none() && !is_full(&error) && can_be_written() => {
+                self.start_anew(&error.to_string());
             }
+            Trouble::Disk(error) => self.wait(&error.to_string(), batch),
+            Trouble::Broken(reason) if can_be_written() => self.start_anew(&reason),
+            Trouble::Broken(reason) => self.wait(&reason, batch),
         }
     }
 
@@ -135,16 +159,14 @@ impl IndexKeeper {
                 self.index = Some(index);
                 self.retry_at = None;
             }
-            Err(Trouble::Full) => self.wait_for_room(None),
-            Err(Trouble::Broken(reason)) => self.start_anew(&reason),
+            Err(trouble) => self.face(trouble, None),
         }
         self.index.is_some()
     }
 
-    /// sled fails for good after one full disk; opened again, it works.
-    fn wait_for_room(&mut self, batch: Option<Batch>) {
+    fn wait(&mut self, reason: &str, batch: Option<Batch>) {
         if self.retry_at.is_none() {
-            tracing::warn!("the disk is full: the index waits");
+            tracing::warn!(reason, "the index cannot be written, and waits");
         }
         self.close();
         self.unwritten = batch.or(self.unwritten.take());
@@ -195,8 +217,6 @@ impl IndexKeeper {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tempfile::TempDir;
 
     use super::*;
@@ -207,12 +227,12 @@ mod tests {
     };
 
     fn keeper(data_dir: &TempDir) -> IndexKeeper {
-        let (directory, _) = Directory::open(data_dir.path()).unwrap();
+        let (directory, lock) = Directory::open(data_dir.path()).unwrap();
         let memory = Memory::new(Table::default(), Arc::new(Metrics::new()));
         let clock = Clock::system();
         let running = RunningTime::resume(Moment::default(), clock.clone());
         let index = Index::open(&directory).unwrap();
-        IndexKeeper::new(directory, memory, running, clock, Some(index))
+        IndexKeeper::new(directory, memory, running, clock, Arc::new(lock), Some(index))
     }
 
     fn put(keeper: &IndexKeeper, content: &[u8]) -> Digest {
@@ -249,7 +269,7 @@ mod tests {
         let mut keeper = keeper(&data_dir);
         let digest = put(&keeper, b"refused");
         let batch = keeper.next_batch();
-        keeper.wait_for_room(batch);
+        keeper.wait("a test", batch);
         let directory = keeper.directory.clone();
         keeper.keep_up();
         assert!(keeper.index.is_none(), "not before the time");

@@ -11,18 +11,23 @@ mod rows;
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 
 pub use keeper::IndexKeeper;
 
 use super::{
     directory::Directory,
+    health::is_own_limit,
     room::is_full,
     running::Moment,
     table::{Batch, Table},
@@ -36,6 +41,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The open index.
 pub struct Index {
+    /// Which file sled has open: what else is there later is not what is written to.
+    file: Option<(u64, u64)>,
     database: sled::Db,
     blobs: sled::Tree,
     pointers: sled::Tree,
@@ -48,9 +55,9 @@ pub struct Index {
 /// Why the index does not work.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
-    /// The disk is full: it may work again once it is opened anew.
-    #[error("the disk is full")]
-    Full,
+    /// The disk does not let it work: it may again once it is opened anew.
+    #[error("{0}")]
+    Disk(io::Error),
     /// The files are of no use.
     #[error("{0}")]
     Broken(String),
@@ -109,6 +116,11 @@ impl Index {
         })
     }
 
+    /// Whether its files are still where they were. Blocking.
+    pub fn is_in_place(&self, directory: &Directory) -> bool {
+        file_id(&directory.index()) == self.file
+    }
+
     /// Lets go of the files. sled may panic even in this.
     pub fn close(self) {
         if catch_unwind(AssertUnwindSafe(|| drop(self))).is_err() {
@@ -148,6 +160,7 @@ impl Index {
             .flush_every_ms(None)
             .open()?;
         Ok(Index {
+            file: file_id(path),
             blobs: database.open_tree("blobs")?,
             pointers: database.open_tree("tags")?,
             proofs: database.open_tree("proofs")?,
@@ -219,6 +232,12 @@ impl Index {
     }
 }
 
+/// Device and number of sled's file.
+fn file_id(index: &Path) -> Option<(u64, u64)> {
+    let found = fs::metadata(index.join("db")).ok()?;
+    Some((found.dev(), found.ino()))
+}
+
 /// Waits until nobody holds sled's own lock. A process that is killed lets go of its locks one
 /// by one, so that ours may be free while sled's is not, and to sled that is an error like any
 /// other.
@@ -287,11 +306,27 @@ impl From<sled::Error> for Trouble {
 
 impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Trouble {
-        if is_full(&error) {
-            return Trouble::Full;
+        if is_of_the_disk(&error) {
+            return Trouble::Disk(error);
         }
         Trouble::Broken(error.to_string())
     }
+}
+
+/// Whether the files may be well, and only cannot be read or written now.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    let errnos = [
+        Errno::IO,
+        Errno::ROFS,
+        Errno::ACCESS,
+        Errno::PERM,
+        Errno::NODEV,
+        Errno::NXIO,
+        Errno::STALE,
+        Errno::FBIG,
+    ];
+    let is_one = |errno: Errno| errnos.contains(&errno);
+    is_full(error) || is_own_limit(error) || Errno::from_io_error(error).is_some_and(is_one)
 }
 
 impl std::fmt::Debug for Index {

@@ -226,6 +226,18 @@ impl Table {
         })
     }
 
+    /// The files of the `count` slots from number `from` may be gone: none counts as seen. `None`: there
+    /// are no more slots.
+    pub fn forget_sights(&mut self, from: usize, count: usize) -> Option<()> {
+        let ids: Vec<Id> = self.slots.range(from, count).map(|(id, _)| id).collect();
+        for id in ids {
+            if let Some(slot) = self.slots.get_mut(id) {
+                slot.seen = false;
+            }
+        }
+        (from < self.slots.end()).then_some(())
+    }
+
     fn digests(&self, ids: &[Id]) -> Vec<Digest> {
         let slots = ids.iter().filter_map(|id| self.slots.get(*id));
         slots.map(|slot| slot.digest.clone()).collect()

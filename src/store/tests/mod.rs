@@ -2,6 +2,7 @@
 
 mod blobs;
 mod damage;
+mod disk;
 mod expiry;
 mod left;
 mod listing;

@@ -1,0 +1,139 @@
+//! A disk that fails, loses its files, or refuses them for a while.
+
+use std::os::unix::fs::symlink;
+
+use super::*;
+
+impl TestStore {
+    async fn cannot_be_written(&self) {
+        eventually("trouble is found", || self.metrics.store_writable.get() == 0);
+        assert!(self.store.trouble().is_some());
+        let refused = self.store.create_blob(&sha256(b"new"), None).await;
+        assert!(refused.is_err(), "{refused:?}");
+    }
+
+    fn recovers(&self) {
+        eventually("the store works again", || self.metrics.store_writable.get() == 1);
+        assert_eq!(self.store.trouble(), None);
+    }
+
+    fn json(&self) -> String {
+        fs::read_to_string(self.path("index.json")).unwrap_or_default()
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_written_is_found_out_and_used_again() {
+    let test = TestStore::new();
+    let digest = test.put(b"before").await;
+    fs::remove_dir(test.path("downloads")).unwrap();
+    fs::write(test.path("downloads"), b"no directory").unwrap();
+    test.cannot_be_written().await;
+    assert_eq!(test.read(&digest).await.unwrap(), "before");
+
+    fs::remove_file(test.path("downloads")).unwrap();
+    test.recovers();
+    let after = test.put(b"after").await;
+    assert_eq!(test.read(&after).await.unwrap(), "after");
+}
+
+#[tokio::test]
+async fn a_deleted_data_directory_is_made_anew_and_remembers_nothing_that_is_gone() {
+    let mut test = TestStore::new();
+    let content = sha256(b"lost");
+    test.put(b"lost").await;
+    let tagged = test.put_index(&[]).await;
+    let busybox = repository("docker.io/library/busybox");
+    test.store.set_tag(&busybox, &tag("latest"), &tagged, SystemTime::now());
+    for n in 0..500u32 {
+        test.put(&n.to_le_bytes()).await;
+    }
+    for entry in fs::read_dir(test.directory.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
+        }
+    }
+    eventually("everything is made anew", || {
+        let made = ["blobs/sha256", "blobs/sha512", "downloads", "index", "oci-layout", "lock"];
+        made.iter().all(|name| test.path(name).exists()) && test.json().contains("manifests")
+    });
+    eventually("no row is left without its file", || test.metrics.store_blobs.get() == 0);
+    assert!(!test.store.has(&content));
+    let second = Store::open(
+        test.directory.path(),
+        &test.cache,
+        test.clock.clone(),
+        Arc::clone(&test.metrics),
+    );
+    assert!(second.unwrap_err().to_string().contains("in use"), "it is locked again");
+
+    let kept = test.put(b"kept").await;
+    let image = test.put_image(&kept, &[&kept]).await;
+    test.store.set_tag(&busybox, &tag("latest"), &image, SystemTime::now());
+    test = test.restart().await;
+    assert_eq!(test.store.tag(&busybox, &tag("latest")).unwrap().digest, image);
+    assert!(test.store.is_listed(&busybox, &kept));
+}
+
+#[tokio::test]
+async fn deleted_blobs_are_forgotten_and_the_others_are_not() {
+    let test = TestStore::new();
+    for n in 0..300u32 {
+        test.put(&n.to_le_bytes()).await;
+    }
+    let elsewhere = sha512(b"elsewhere");
+    test.put_as(&elsewhere, b"elsewhere").await;
+    fs::remove_dir_all(test.path("blobs/sha256")).unwrap();
+    eventually("one is left", || test.metrics.store_blobs.get() == 1);
+    assert!(test.store.has(&elsewhere));
+    test.recovers();
+    test.put(b"again").await;
+}
+
+fn sha512(content: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha512, content)
+}
+
+#[tokio::test]
+async fn what_comes_back_is_found_again() {
+    let test = TestStore::new();
+    let digest = test.put(b"away for a while").await;
+    fs::rename(test.path("blobs"), test.path("elsewhere")).unwrap();
+    fs::write(test.path("blobs"), b"no directory").unwrap();
+    test.cannot_be_written().await;
+    fs::remove_file(test.path("blobs")).unwrap();
+    fs::rename(test.path("elsewhere"), test.path("blobs")).unwrap();
+    test.recovers();
+    assert_eq!(test.read(&digest).await.unwrap(), "away for a while");
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_no_damage() {
+    let test = TestStore::new();
+    let digest = test.put(b"content").await;
+    let path = test.blob_path(&digest);
+    fs::remove_file(&path).unwrap();
+    symlink(&path, &path).unwrap();
+    assert!(test.store.open_blob(&digest).await.is_err());
+    assert!(test.store.has(&digest));
+    assert_eq!(test.metrics.store_damaged_blobs.get(), 0);
+    test.put(b"content").await;
+    assert_eq!(test.read(&digest).await.unwrap(), "content", "a new one takes its place");
+    assert_eq!(test.metrics.store_writable.get(), 1);
+}
+
+#[tokio::test]
+async fn an_index_that_is_deleted_is_written_anew() {
+    let mut test = TestStore::new();
+    let blob = test.put(b"content").await;
+    let busybox = repository("docker.io/library/busybox");
+    test.store.prove_blob(&busybox, &blob);
+    eventually("the index is written", || test.path("index/db").exists());
+    fs::remove_dir_all(test.path("index")).unwrap();
+    eventually("the index is written anew", || test.path("index/db").exists());
+    test = test.restart().await;
+    assert!(test.store.is_proved(&busybox, &blob));
+}

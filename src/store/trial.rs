@@ -1,0 +1,156 @@
+//! Tries whether the store can be written, while it cannot or is suspected not to be, and puts right
+//! what a time without it left behind.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    sync::Weak,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{FallocateFlags, StatVfsMountFlags, fallocate, statvfs},
+    io::Errno,
+};
+
+use super::{
+    Shared,
+    directory::ALGORITHMS,
+    examination::{existing_part, write_probe},
+    health::is_own_limit,
+    layout, rebuild,
+    table::Table,
+};
+
+/// Between two looks at the disk, and between two trials.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Room that there must be for the store to be of use, in bytes: for the index to grow by a piece.
+const ROOM: u64 = 1024 * 1024;
+
+/// Slots changed under one lock.
+const STEP: usize = 4096;
+
+/// The one that looks after the disk. Owned by a thread of its own, which must not keep the store
+/// alive.
+#[derive(Debug)]
+pub struct DiskKeeper {
+    store: Weak<Shared>,
+    looked: Instant,
+    /// The directory was not where it had been: the table may know of files that are gone, and not of
+    /// some that are there.
+    astray: bool,
+}
+
+impl DiskKeeper {
+    /// Looks after the disk of `store`.
+    pub fn new(store: Weak<Shared>) -> DiskKeeper {
+        DiskKeeper { store, looked: Instant::now(), astray: false }
+    }
+
+    /// Looks whether all is as it was, and tries the disk when it is not. Blocking.
+    pub fn keep_up(&mut self) {
+        let Some(store) = self.store.upgrade() else {
+            return;
+        };
+        if self.looked.elapsed() < INTERVAL {
+            return;
+        }
+        self.looked = Instant::now();
+        let suspicion = store.health.take_suspicion();
+        if suspicion.is_none() && store.health.check().is_ok() && store.looks_well() {
+            return;
+        }
+        self.astray |= !store.lock.is_in_place();
+        match store.try_disk() {
+            Ok(is_new) => {
+                if store.health.clear(suspicion) || is_new {
+                    self.recover(&store, is_new);
+                }
+            }
+            // It says nothing of the disk.
+            Err(error) if is_own_limit(&error) => {}
+            Err(error) => store.health.fail(&error),
+        }
+    }
+
+    fn recover(&mut self, store: &Shared, is_new: bool) {
+        if let Err(error) = layout::write_marker(&store.directory) {
+            store.health.suspect(&error);
+        }
+        store.memory.with(Table::mark_layout);
+        if std::mem::take(&mut self.astray) || is_new {
+            let store = Weak::clone(&self.store);
+            let rescan = thread::Builder::new().name("store-rebuild".to_owned());
+            let rescan = rescan.spawn(move || {
+                forget_sights(&store);
+                rebuild::run(&store);
+            });
+            if let Err(error) = rescan {
+                tracing::warn!(%error, "cannot compare the index with the blobs");
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Whether nothing shows that the store cannot be written. Writes nothing.
+    fn looks_well(&self) -> bool {
+        let is_writable = statvfs(self.directory.path())
+            .is_ok_and(|disk| !disk.f_flag.contains(StatVfsMountFlags::RDONLY));
+        let directories = ALGORITHMS.map(|algorithm| self.directory.blobs(algorithm));
+        is_writable
+            && self.lock.is_in_place()
+            && directories.iter().all(|directory| directory.is_dir())
+            && self.directory.downloads().is_dir()
+            && self.directory.layout_marker().exists()
+            && self.directory.layout_index().exists()
+    }
+
+    /// Writes in every directory, and makes those that are missing. Tells whether the store had lost
+    /// some of them, or is another one now.
+    fn try_disk(&self) -> io::Result<bool> {
+        self.find_place()?;
+        let is_whole = self.looks_well();
+        self.directory.create()?;
+        self.lock.retake()?;
+        let blobs = ALGORITHMS.map(|algorithm| self.directory.blobs(algorithm));
+        let downloads = [self.directory.path().to_owned(), self.directory.downloads()];
+        for directory in blobs.into_iter().chain(downloads) {
+            let written = write_probe(&directory).and_then(|file| {
+                Ok(fallocate(file, FallocateFlags::KEEP_SIZE, 0, ROOM).or_else(unsupported)?)
+            });
+            written.map_err(|error| said_of(&directory, &error))?;
+        }
+        Ok(!is_whole)
+    }
+
+    /// Where a disk was unmounted, there is an empty directory on another, which is not ours to fill.
+    fn find_place(&self) -> io::Result<()> {
+        let path = self.directory.path();
+        if self.lock.is_in_place() || self.directory.layout_marker().exists() {
+            return Ok(());
+        }
+        let there = existing_part(path)?;
+        if fs::metadata(there)?.dev() == self.lock.device() {
+            return Ok(());
+        }
+        let other = "another file system is there than at the start: is the right one mounted?";
+        Err(said_of(path, &io::Error::new(io::ErrorKind::NotFound, other)))
+    }
+}
+
+fn said_of(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+fn unsupported(error: Errno) -> Result<(), Errno> {
+    if matches!(error, Errno::OPNOTSUPP | Errno::NOSYS) { Ok(()) } else { Err(error) }
+}
+
+fn forget_sights(store: &Weak<Shared>) {
+    let step = |from| store.upgrade()?.memory.with(|table| table.forget_sights(from, STEP));
+    for () in (0..).step_by(STEP).map_while(step) {}
+}
