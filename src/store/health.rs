@@ -1,7 +1,7 @@
 //! Whether the store can be written, and who is told.
 //!
 //! An error of the disk is no more than a suspicion: whoever met it goes on without the store, and
-//! [`super::trial`] finds out on a thread of its own whether the disk fails. So one bad sector does not
+//! `trial` finds out on a thread of its own whether the disk fails. So one bad sector does not
 //! stop the store, and one good write does not hide a disk that is full.
 
 use std::{
@@ -83,6 +83,7 @@ impl Health {
     pub fn cannot_take(&self, reason: &CannotTake) {
         if let CannotTake::NoRoom(_) = reason
             && self.check().is_ok()
+            && lock(&self.0.suspicion).is_none()
         {
             self.tell("the store has no room for all that is pulled", reason);
         }
@@ -142,4 +143,46 @@ pub fn is_own_limit(error: &io::Error) -> bool {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn not_every_failure_is_the_disk_s() {
+        let cases = [
+            (Errno::NOSPC, true),
+            (Errno::DQUOT, true),
+            (Errno::IO, true),
+            (Errno::ROFS, true),
+            (Errno::ACCESS, true),
+            (Errno::NOENT, true),
+            (Errno::MFILE, false),
+            (Errno::NFILE, false),
+            (Errno::NOMEM, false),
+            (Errno::EXIST, false),
+        ];
+        for (errno, is_suspect) in cases {
+            let health = Health::new(Arc::new(Metrics::new()));
+            health.suspect(&errno.into());
+            assert_eq!(health.take_suspicion().is_some(), is_suspect, "{errno}");
+        }
+    }
+
+    #[test]
+    fn a_full_quota_is_a_full_disk() {
+        for (errno, label) in
+            [(Errno::DQUOT, "no_room"), (Errno::NOSPC, "no_room"), (Errno::IO, "disk")]
+        {
+            let health = Health::new(Arc::new(Metrics::new()));
+            health.fail(&errno.into());
+            assert_eq!(health.check().map_err(CannotTake::of).unwrap_err().label(), label);
+            assert_eq!(health.0.metrics.store_writable.get(), 0);
+            assert!(health.clear(None));
+            assert_eq!((health.trouble(), health.0.metrics.store_writable.get()), (None, 1));
+        }
+        let own = CannotTake::of(Errno::MFILE.into());
+        assert_eq!(own.label(), "descriptors");
+    }
 }

@@ -23,6 +23,8 @@
 //!   the fact; whatever they lose in a crash is found again in `blobs/` and `index.json`.
 //! - **The limits are kept before, not after**: whatever grows has taken its room beforehand, of which
 //!   an account is kept; where there is none, what was unused longest goes.
+//! - **An error of the disk is nobody's error.** Who meets it does without the store, and a thread finds out
+//!   whether it can be written and puts back what is missing (`trial`).
 //! - Making, moving and removing a file happens under the lock of its digest, together with the
 //!   change of the table.
 

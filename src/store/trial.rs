@@ -114,7 +114,7 @@ impl Shared {
     fn try_disk(&self) -> io::Result<bool> {
         self.find_place()?;
         let is_whole = self.looks_well();
-        self.directory.create()?;
+        self.directory.create().map_err(|error| said_of(self.directory.path(), &error))?;
         self.lock.retake()?;
         let blobs = ALGORITHMS.map(|algorithm| self.directory.blobs(algorithm));
         let downloads = [self.directory.path().to_owned(), self.directory.downloads()];

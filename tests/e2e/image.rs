@@ -69,8 +69,13 @@ impl Layout {
 
     /// 200 MiB that do not compress, in several layers, for this machine's architecture.
     pub fn large(directory: &Path) -> Self {
-        let mut layout = Self::create(directory);
         let (layers, size) = LARGE;
+        Self::noise(directory, layers, size)
+    }
+
+    /// Layers of `size` bytes that do not compress, and that no other image has.
+    pub fn noise(directory: &Path, layers: usize, size: u64) -> Self {
+        let mut layout = Self::create(directory);
         let layers: Vec<Value> = (0..layers)
             .map(|number| {
                 let mut noise = File::open("/dev/urandom").unwrap().take(size);

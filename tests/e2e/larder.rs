@@ -19,20 +19,34 @@ pub struct Larder {
     directory: PathBuf,
     address: SocketAddr,
     admin: SocketAddr,
+    /// What its command line begins with.
+    wrapper: String,
 }
 
 impl Larder {
     /// Starts it and waits until it says it is ready.
     pub fn start(listen: SocketAddr, admin: SocketAddr, upstreams: &str, parent: &Path) -> Self {
+        Self::start_by("", listen, admin, upstreams, parent)
+    }
+
+    /// As [`Self::start`], by a program that this line begins with.
+    pub fn start_by(
+        wrapper: &str,
+        listen: SocketAddr,
+        admin: SocketAddr,
+        upstreams: &str,
+        parent: &Path,
+    ) -> Self {
         let directory = parent.join("larder");
-        fs::create_dir(&directory).unwrap();
+        fs::create_dir_all(&directory).unwrap();
         let text = format!(
             "listen = [\"{listen}\"]\ndata_dir = \"{}\"\n\n\
              [admin]\nlisten = \"{admin}\"\n\n[log]\nlevel = \"debug\"\n\n{upstreams}",
             directory.join("data").display(),
         );
         println!("{text}");
-        let mut larder = Self { daemon: None, directory, address: listen, admin };
+        let wrapper = wrapper.to_owned();
+        let mut larder = Self { daemon: None, directory, address: listen, admin, wrapper };
         fs::write(larder.config(), text).unwrap();
         larder.launch();
         larder
@@ -43,6 +57,22 @@ impl Larder {
         self.daemon = None;
         fs::remove_dir_all(self.directory.join("data")).unwrap();
         self.launch();
+    }
+
+    /// Stops it and starts it again on what it kept.
+    pub fn restart(&mut self) {
+        self.daemon.take().unwrap().terminate();
+        self.launch();
+    }
+
+    /// What it says of its readiness, status line and all.
+    pub fn readiness(&self) -> String {
+        get(self.admin, "/readyz").unwrap()
+    }
+
+    /// Everything it logged so far, in all its lives.
+    pub fn log(&self) -> String {
+        self.daemon.as_ref().unwrap().log()
     }
 
     /// Where clients reach it.
@@ -84,7 +114,7 @@ impl Larder {
     }
 
     fn launch(&mut self) {
-        let line = format!("{PROGRAM} serve --config {}", self.config().display());
+        let line = format!("{} {PROGRAM} serve --config {}", self.wrapper, self.config().display());
         let mut daemon = Daemon::start("larder", &self.directory, &line);
         wait_for("larder's readiness", || {
             daemon.assert_running();

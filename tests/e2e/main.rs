@@ -44,6 +44,9 @@ mod network;
 mod phases;
 
 #[cfg(test)]
+mod disk;
+
+#[cfg(test)]
 mod containerd;
 #[cfg(test)]
 mod cri;

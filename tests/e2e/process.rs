@@ -101,6 +101,13 @@ impl Daemon {
         assert_eq!(ended, None, "it ended: {}", self.log.display());
     }
 
+    /// Tells it to end, and waits until it has.
+    pub fn terminate(mut self) {
+        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        wait_for("the end of a daemon", || self.child.try_wait().unwrap());
+    }
+
     /// Everything printed to standard error so far, by all runs under this name.
     pub fn log(&self) -> String {
         read_lossy(&self.log)

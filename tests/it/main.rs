@@ -29,6 +29,7 @@ mod crash;
 mod credentials;
 mod damage;
 mod deploy;
+mod disk;
 mod doctor;
 mod download;
 mod endpoint_tls;
