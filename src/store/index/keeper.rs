@@ -81,7 +81,7 @@ impl IndexKeeper {
     pub fn write_now(&mut self) -> bool {
         if !self.lock.is_in_place() {
             // Where the directory was, there may be another's now.
-            self.close();
+            self.leave();
             return false;
         }
         if self.index.as_ref().is_some_and(|index| !index.is_in_place(&self.directory)) {
@@ -205,6 +205,15 @@ impl IndexKeeper {
                 // A stamp that fails is only a less helpful listing.
                 let _ = file.set_times(FileTimes::new().set_modified(used));
             }
+        }
+    }
+
+    /// Whichever index is opened next may know nothing.
+    fn leave(&mut self) {
+        if self.index.is_some() {
+            self.close();
+            self.unwritten = None;
+            self.memory.with(|table| table.mark_all());
         }
     }
 

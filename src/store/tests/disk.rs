@@ -45,6 +45,7 @@ async fn a_deleted_data_directory_is_made_anew_and_remembers_nothing_that_is_gon
     let tagged = test.put_index(&[]).await;
     let busybox = repository("docker.io/library/busybox");
     test.store.set_tag(&busybox, &tag("latest"), &tagged, SystemTime::now());
+    test.store.prove_blob(&busybox, &content);
     for n in 0..500u32 {
         test.put(&n.to_le_bytes()).await;
     }
@@ -76,6 +77,7 @@ async fn a_deleted_data_directory_is_made_anew_and_remembers_nothing_that_is_gon
     test = test.restart().await;
     assert_eq!(test.store.tag(&busybox, &tag("latest")).unwrap().digest, image);
     assert!(test.store.is_listed(&busybox, &kept));
+    assert!(test.store.is_proved(&busybox, &content), "what was known is in the new index");
 }
 
 #[tokio::test]
