@@ -55,16 +55,20 @@ impl Directory {
         let path = std::path::absolute(path).map_err(|error| cannot_use(path, &error))?;
         let directory = Directory::at(&path);
         directory.create().map_err(|error| cannot_use(&directory.0, &error))?;
+        // Whose it is may not let us read it; then its owner has made the directory, long ago.
+        let _ = path.parent().map(sync);
         let lock = directory.lock()?;
         Ok((directory, lock))
     }
 
-    /// Creates what is missing of it.
+    /// Creates what is missing of it, so that a power cut leaves it.
     pub fn create(&self) -> io::Result<()> {
         for algorithm in ALGORITHMS {
             fs::create_dir_all(self.blobs(algorithm))?;
         }
-        fs::create_dir_all(self.downloads())
+        fs::create_dir_all(self.downloads())?;
+        sync(&self.0.join("blobs"))?;
+        sync(&self.0)
     }
 
     /// The directory itself.
