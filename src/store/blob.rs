@@ -222,7 +222,8 @@ impl BlobWriter {
     /// ([`super::Store::resume_blob`]), unless it is wrong. `repository` is where upstream showed
     /// the blob. Failing costs no more than that.
     pub async fn leave_to_next(&self, repository: &Repository) {
-        let note = Note { repository: repository.clone(), size: self.size };
+        let begun = self.store.running.now();
+        let note = Note { repository: repository.clone(), size: self.size, begun };
         let partial = Arc::clone(&self.partial);
         let left = blocking(move || partial.leave(note)).await;
         if let Err(error) = left.and_then(|left| left) {

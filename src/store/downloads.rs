@@ -92,7 +92,9 @@ impl Downloads {
                 |note: &Note| written > 0 && note.size.is_none_or(|size| size >= written);
             if let Some(note) = note.filter(is_right) {
                 let hold = ledger.hold_on_disk(on_disk(written));
-                left.insert(digest, Claim::Left(running.now(), note, hold));
+                // Where the running time was lost, it may lie ahead.
+                let since = note.begun.min(running.now());
+                left.insert(digest, Claim::Left(since, note, hold));
             }
         }
         let files = |digest| [directory.download(digest), directory.note(digest)];
@@ -139,6 +141,9 @@ impl Downloads {
         let opened = File::options().read(true).write(true).open(&path);
         let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
         let (written, file) = opened.inspect_err(|_| self.remove(digest))?;
+        let note = Note { begun: self.0.running.now(), ..note };
+        // One that cannot be written only makes the file look older than it is to the next life.
+        let _ = note.write(&self.0.directory.note(digest));
         let partial = self.partial(digest, file, Fate::Left(note.clone()), hold);
         Ok(Some(Left { partial, note, written }))
     }

@@ -7,6 +7,7 @@ use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
+use super::running::Moment;
 use crate::oci::Repository;
 
 /// Names the present boot of the machine (random(4)).
@@ -19,6 +20,8 @@ pub struct Note {
     pub repository: Repository,
     /// Bytes in the whole blob, if upstream said.
     pub size: Option<u64>,
+    /// When a writer last began on it.
+    pub begun: Moment,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -26,6 +29,8 @@ struct Written {
     boot: String,
     repository: String,
     size: Option<u64>,
+    /// In seconds of running time.
+    begun: u32,
 }
 
 impl Note {
@@ -35,7 +40,12 @@ impl Note {
             return Ok(false);
         };
         let repository = self.repository.to_string();
-        let text = serde_json::to_vec(&Written { boot, repository, size: self.size })?;
+        let text = serde_json::to_vec(&Written {
+            boot,
+            repository,
+            size: self.size,
+            begun: self.begun.seconds(),
+        })?;
         fs::write(path, text).map(|()| true)
     }
 
@@ -44,7 +54,7 @@ impl Note {
         let written: Written = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
         let is_of_this_boot = boot()? == written.boot;
         let repository = written.repository.parse().ok().filter(|_| is_of_this_boot)?;
-        Some(Note { repository, size: written.size })
+        Some(Note { repository, size: written.size, begun: Moment::from_seconds(written.begun) })
     }
 }
 

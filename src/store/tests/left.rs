@@ -144,3 +144,24 @@ async fn what_nobody_goes_on_with_is_removed() {
     assert_eq!(test.files("downloads"), 0);
     assert!(test.store.resume_blob(&digest).await.is_none());
 }
+
+/// However often a daemon is restarted.
+#[tokio::test]
+async fn a_restart_makes_what_is_left_no_younger() {
+    let mut test = TestStore::new();
+    let digest = sha256(CONTENT);
+    leave(&test, &digest).await;
+    for _ in 0..3 {
+        test.clock.advance(DAY / 2 - Duration::from_secs(60));
+        test = test.restart().await;
+        drop(test.store.resume_blob(&digest).await.unwrap());
+    }
+    for _ in 0..2 {
+        test.store.begin_sweep().run(&[]).await;
+        assert_eq!(test.files("downloads"), 2);
+        test.clock.advance(DAY / 2);
+        test = test.restart().await;
+    }
+    test.store.begin_sweep().run(&[]).await;
+    assert_eq!(test.files("downloads"), 0);
+}
