@@ -10,14 +10,14 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, BufReader, Write as _},
-    sync::Arc,
+    iter,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use serde::Deserialize;
 
 use super::{
-    Shared,
     directory::{Directory, Lock},
     health::Health,
     memory::Memory,
@@ -48,13 +48,28 @@ const REST: u32 = 49;
 /// The least rest after a write.
 const LEAST_REST: Duration = Duration::from_millis(500);
 
-/// The one that writes `index.json` while Larder runs. Owned by a thread of its own.
-#[derive(Debug)]
-pub struct LayoutKeeper {
+/// Writes `index.json` from the table, one write after the other; clones share it.
+#[derive(Clone, Debug)]
+pub struct Layout {
     directory: Directory,
     memory: Memory,
     lock: Arc<Lock>,
     health: Health,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    /// Held by the one that writes. Whether the file may be written: not before it is known which
+    /// of the manifests that are remembered have lost their file in a crash.
+    allowed: Mutex<bool>,
+    opened: Condvar,
+}
+
+/// The one that writes `index.json` while Larder runs. Owned by a thread of its own.
+#[derive(Debug)]
+pub struct LayoutKeeper {
+    layout: Layout,
     rest_until: Option<Instant>,
 }
 
@@ -65,22 +80,88 @@ struct Written {
     annotations: serde_json::Value,
 }
 
+impl Layout {
+    /// Of `directory`, which is locked by `lock`, with what `memory` knows.
+    pub fn new(directory: Directory, memory: Memory, lock: Arc<Lock>, health: Health) -> Layout {
+        Layout { directory, memory, lock, health, gate: Arc::default() }
+    }
+
+    /// The table agrees with `blobs/`: from now on the file may be written.
+    pub fn allow(&self) {
+        *self.gate() = true;
+        self.gate.opened.notify_all();
+    }
+
+    /// Whether [`Layout::allow`] was called.
+    pub fn is_allowed(&self) -> bool {
+        *self.gate()
+    }
+
+    /// Makes the directory an image layout from the beginning: with nothing named, where there is no
+    /// `index.json`. Blocking.
+    pub fn begin(&self, named: bool) -> io::Result<()> {
+        self.write_marker()?;
+        if !named {
+            self.memory.with(Table::mark_layout);
+            write(&self.directory, iter::empty(), &self.pins())?;
+        }
+        Ok(())
+    }
+
+    /// Writes `oci-layout`, if need be. Blocking.
+    pub fn write_marker(&self) -> io::Result<()> {
+        let path = self.directory.layout_marker();
+        if fs::read(&path).is_ok_and(|text| text == MARKER) {
+            return Ok(());
+        }
+        self.directory.replace(&path, |file| file.write_all(MARKER))
+    }
+
+    /// Writes the file as of now, or of a moment during the call, once it is allowed. What fails is
+    /// tried again by the keeper. Blocking; the table is locked for one repository at a time.
+    pub fn write(&self) -> io::Result<()> {
+        let mut allowed = self.gate();
+        while !*allowed {
+            let opened = self.gate.opened.wait(allowed);
+            allowed = opened.unwrap_or_else(PoisonError::into_inner);
+        }
+        self.memory.with(Table::take_layout_change);
+        let written = self.write_all();
+        written.inspect_err(|error| {
+            self.memory.with(Table::mark_layout);
+            self.health.suspect(error);
+            tracing::debug!(%error, "cannot write index.json");
+        })
+    }
+
+    fn write_all(&self) -> io::Result<()> {
+        if !self.lock.is_in_place() {
+            let moved = "where the data directory was, there may be another's now";
+            return Err(io::Error::new(io::ErrorKind::NotFound, moved));
+        }
+        let entries = |number| self.memory.with(|table| table.layout_entries(number));
+        write(&self.directory, (0..).map_while(entries).flatten(), &self.pins())
+    }
+
+    fn pins(&self) -> Vec<String> {
+        self.memory.with(|table| table.pins().map(|row| pin(&row)).collect())
+    }
+
+    fn gate(&self) -> MutexGuard<'_, bool> {
+        self.gate.allowed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl LayoutKeeper {
     /// Keeps the file up to date with the table.
-    pub fn new(store: &Shared) -> LayoutKeeper {
-        LayoutKeeper {
-            directory: store.directory.clone(),
-            memory: store.memory.clone(),
-            lock: Arc::clone(&store.lock),
-            health: store.health.clone(),
-            rest_until: None,
-        }
+    pub fn new(layout: Layout) -> LayoutKeeper {
+        LayoutKeeper { layout, rest_until: None }
     }
 
     /// Writes the file if it is out of date and the rest is over. Blocking.
     pub fn keep_up(&mut self) {
         let begun = Instant::now();
-        if self.rest_until.is_some_and(|until| begun < until) {
+        if self.rest_until.is_some_and(|until| begun < until) || !self.layout.is_allowed() {
             return;
         }
         self.write_changes();
@@ -99,52 +180,8 @@ impl LayoutKeeper {
 
     /// Tells whether the file is up to date.
     fn write_changes(&mut self) -> bool {
-        // Where the directory was, there may be another's now.
-        if !self.lock.is_in_place() {
-            return false;
-        }
-        if !self.memory.with(Table::take_layout_change) {
-            return true;
-        }
-        let written = write(&self.directory, &self.memory);
-        if let Err(error) = &written {
-            self.memory.with(Table::mark_layout);
-            self.health.suspect(error);
-            tracing::debug!(%error, "cannot write index.json");
-        }
-        written.is_ok()
+        !self.layout.memory.with(|table| table.layout_has_changed()) || self.layout.write().is_ok()
     }
-}
-
-/// Writes `oci-layout`, if need be. Blocking.
-pub fn write_marker(directory: &Directory) -> io::Result<()> {
-    let path = directory.layout_marker();
-    if fs::read(&path).is_ok_and(|text| text == MARKER) {
-        return Ok(());
-    }
-    directory.replace(&path, |file| file.write_all(MARKER))
-}
-
-/// Writes `index.json`. Blocking; the table is locked for one repository at a time.
-pub fn write(directory: &Directory, memory: &Memory) -> io::Result<()> {
-    directory.replace(&directory.layout_index(), |file| {
-        write!(file, r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":["#)?;
-        let mut separator = "";
-        let entries = |number| memory.with(|table| table.layout_entries(number));
-        for entry in (0..).map_while(entries).flatten() {
-            writeln!(file, "{separator}")?;
-            serde_json::to_writer(&mut *file, &descriptor(&entry))?;
-            separator = ",";
-        }
-        file.write_all(b"\n]")?;
-        let pinned: Vec<String> = memory.with(|table| table.pins().map(|row| pin(&row)).collect());
-        if !pinned.is_empty() {
-            let annotations = BTreeMap::from([(PINNED, pinned.join(" "))]);
-            file.write_all(b",\"annotations\":")?;
-            serde_json::to_writer(&mut *file, &annotations)?;
-        }
-        file.write_all(b"}\n")
-    })
 }
 
 /// The digests that `index.json` names. Blocking.
@@ -183,6 +220,29 @@ pub fn read(directory: &Directory, table: &mut Table, now: Moment) -> io::Result
         table.restore_pin(&row, now);
     }
     Ok(true)
+}
+
+fn write(
+    directory: &Directory,
+    entries: impl Iterator<Item = LayoutEntry>,
+    pins: &[String],
+) -> io::Result<()> {
+    directory.replace(&directory.layout_index(), |file| {
+        write!(file, r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":["#)?;
+        let mut separator = "";
+        for entry in entries {
+            writeln!(file, "{separator}")?;
+            serde_json::to_writer(&mut *file, &descriptor(&entry))?;
+            separator = ",";
+        }
+        file.write_all(b"\n]")?;
+        if !pins.is_empty() {
+            let annotations = BTreeMap::from([(PINNED, pins.join(" "))]);
+            file.write_all(b",\"annotations\":")?;
+            serde_json::to_writer(&mut *file, &annotations)?;
+        }
+        file.write_all(b"}\n")
+    })
 }
 
 fn descriptor(entry: &LayoutEntry) -> Descriptor {

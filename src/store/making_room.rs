@@ -18,7 +18,9 @@ use super::{
     running::Moment,
     swept::{Count, Swept},
     table::Keeping,
+    withdrawal::Withdrawal,
 };
+use crate::oci::Digest;
 
 /// How long room is waited for that others may give back: who waits has a client that waits.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -94,7 +96,7 @@ impl Shared {
     }
 
     /// Evicts for a file of `bytes`, and says when there is enough room for it. Blocking.
-    fn evict_for(&self, bytes: u64, enough: oneshot::Sender<bool>) {
+    fn evict_for(self: &Arc<Self>, bytes: u64, enough: oneshot::Sender<bool>) {
         let goal = match self.room.goal(Some(bytes)) {
             Ok(goal) => goal,
             Err(error) => return tracing::warn!(%error, "cannot look for room"),
@@ -148,12 +150,13 @@ impl Shared {
     /// Removes what nobody has used since it was chosen. Says after each how many bytes of the disk
     /// that were so far. Blocking.
     pub(super) fn remove_victims(
-        &self,
+        self: &Arc<Self>,
         victims: &[Victim],
         swept: &mut Swept,
         mut progress: impl FnMut(u64),
     ) {
         let mut removed: u64 = 0;
+        let _withdrawn = Withdrawal::of(Arc::clone(self), self.manifests_of(victims));
         for some in victims.chunks(REMOVALS) {
             for victim in some {
                 match self.remove_one(victim, swept) {
@@ -164,6 +167,13 @@ impl Shared {
             }
             self.room.ledger().notify();
         }
+    }
+}
+
+impl Shared {
+    fn manifests_of(&self, victims: &[Victim]) -> Vec<Digest> {
+        let step = |some| self.memory.with(|table| table.manifests_of(some));
+        victims.chunks(STEP).flat_map(step).collect()
     }
 }
 

@@ -116,12 +116,15 @@ impl Shared {
 
     /// Whether a file is known as a manifest, or begins like one.
     fn may_be_manifest(&self, digest: &Digest, reader: &BlobReader) -> bool {
-        if reader.size() > MAX_MANIFEST_BYTES {
-            return false;
-        }
-        let mut first = [0];
         let is_known = || self.memory.with(|table| table.media_type(digest)).is_some();
-        let read = reader.read_into(&mut first, 0);
-        matches!((read, first), (Ok(1), [b'{' | b' ' | b'\n' | b'\r' | b'\t'])) || is_known()
+        begins_like_json(reader) || reader.size() <= MAX_MANIFEST_BYTES && is_known()
     }
+}
+
+/// Whether a blob is no larger than a manifest, and may be one by its first byte. Blocking.
+pub fn begins_like_json(reader: &BlobReader) -> bool {
+    let mut first = [0];
+    reader.size() <= MAX_MANIFEST_BYTES
+        && reader.read_into(&mut first, 0).is_ok_and(|read| read == 1)
+        && matches!(first, [b'{' | b' ' | b'\n' | b'\r' | b'\t'])
 }

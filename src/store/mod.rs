@@ -25,6 +25,8 @@
 //!   an account is kept; where there is none, what was unused longest goes.
 //! - **An error of the disk is nobody's error.** Who meets it does without the store, and a thread finds out
 //!   whether it can be written and puts back what is missing (`trial`).
+//! - **`index.json` never names what is not there**: a manifest is written before it is named, and its
+//!   name is withdrawn before it goes (`withdrawal`).
 //! - Making, moving and removing a file happens under the lock of its digest, together with the
 //!   change of the table.
 
@@ -65,6 +67,7 @@ mod table;
 mod threads;
 mod trial;
 mod usage;
+mod withdrawal;
 
 #[cfg(test)]
 mod tests;
@@ -102,6 +105,7 @@ use self::{
     downloads::Downloads,
     files::NameLocks,
     health::{Health, is_own_limit},
+    layout::Layout,
     memory::Memory,
     room::{Room, is_full},
     running::RunningTime,
@@ -190,6 +194,7 @@ struct Shared {
     directory: Directory,
     lock: Arc<Lock>,
     memory: Memory,
+    layout: Layout,
     names: NameLocks,
     downloads: Downloads,
     buffers: Buffers,

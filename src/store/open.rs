@@ -18,7 +18,7 @@ use super::{
     files::NameLocks,
     health::Health,
     index::{self, Index, IndexKeeper, Trouble},
-    layout::{self, LayoutKeeper},
+    layout::{self, Layout, LayoutKeeper},
     ledger::Ledger,
     memory::Memory,
     rebuild,
@@ -75,8 +75,12 @@ impl Store {
             health.clone(),
             Arc::clone(&metrics),
         );
+        let lock = Arc::new(lock);
+        let layout =
+            Layout::new(directory.clone(), memory.clone(), Arc::clone(&lock), health.clone());
         let shared = Arc::new(Shared {
-            lock: Arc::new(lock),
+            lock,
+            layout,
             memory,
             names: NameLocks::new(),
             downloads,
@@ -105,19 +109,13 @@ impl Store {
 impl Shared {
     /// Writes what must be there from the beginning, and starts the threads.
     fn begin(self: &Arc<Self>, named: bool, index: Option<Index>) -> io::Result<()> {
-        let written = layout::write_marker(&self.directory).and_then(|()| {
-            if named && !self.lock.after_crash {
-                return Ok(());
-            }
-            layout::write(&self.directory, &self.memory)
-        });
-        match written {
+        match self.layout.begin(named) {
             // What is here can be served all the same.
-            Err(error) if is_full(&error) => {
-                self.memory.with(Table::mark_layout);
-                self.health.suspect(&error);
-            }
-            written => written?,
+            Err(error) if is_full(&error) => self.health.suspect(&error),
+            begun => begun?,
+        }
+        if self.lock.after_crash {
+            self.memory.with(Table::mark_layout);
         }
         self.room.look()?;
         let mut keepers = vec![self.keep_disk()?, self.keep_index(index)?, self.keep_layout()?];
@@ -156,7 +154,7 @@ impl Shared {
     }
 
     fn keep_layout(&self) -> io::Result<Keeper> {
-        let keeper = LayoutKeeper::new(self);
+        let keeper = LayoutKeeper::new(self.layout.clone());
         let lock = Arc::clone(&self.lock);
         let work = Work {
             keep_up: LayoutKeeper::keep_up,

@@ -8,6 +8,7 @@ use std::{collections::HashSet, fs, io, sync::Arc};
 use super::{
     Shared, Store, blocking,
     table::{Plan, Seed, Target},
+    withdrawal::Withdrawal,
 };
 use crate::oci::{Digest, ImageName, Reference};
 
@@ -103,8 +104,10 @@ impl Planned {
 }
 
 impl Shared {
-    fn remove(&self, target: &Target) -> Result<Removal, CannotRemove> {
+    fn remove(self: &Arc<Self>, target: &Target) -> Result<Removal, CannotRemove> {
         let planned = self.plan_removal(target)?;
+        let digests = planned.doomed.iter().map(|(digest, _)| digest.clone()).collect();
+        let _withdrawn = Withdrawal::of(Arc::clone(self), digests);
         self.drop_names(target, &planned)?;
         let mut removal = Removal { names: planned.names(), ..Removal::default() };
         let mut failed = None;

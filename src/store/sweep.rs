@@ -70,7 +70,7 @@ impl Sweep {
 
 impl Shared {
     /// Blocking.
-    fn sweep(&self, unreachable: Vec<Registry>, now: Moment) -> io::Result<Swept> {
+    fn sweep(self: &Arc<Self>, unreachable: Vec<Registry>, now: Moment) -> io::Result<Swept> {
         let mut swept = Swept::default();
         self.count_partials(&self.downloads.remove_stale(), &mut swept);
         self.forget_idle_verdicts();

@@ -20,7 +20,7 @@ use super::{
     directory::ALGORITHMS,
     examination::{existing_part, write_probe},
     health::is_own_limit,
-    layout, rebuild,
+    rebuild,
     table::Table,
 };
 
@@ -77,7 +77,7 @@ impl DiskKeeper {
     }
 
     fn recover(&mut self, store: &Shared, is_new: bool) {
-        if let Err(error) = layout::write_marker(&store.directory) {
+        if let Err(error) = store.layout.write_marker() {
             store.health.suspect(&error);
         }
         store.memory.with(Table::mark_layout);

@@ -102,9 +102,14 @@ impl Table {
         batch
     }
 
-    /// Whether `index.json` is out of date; the next call says no.
-    pub fn take_layout_change(&mut self) -> bool {
-        std::mem::take(&mut self.changes.layout)
+    /// Whether `index.json` is out of date.
+    pub fn layout_has_changed(&self) -> bool {
+        self.changes.layout
+    }
+
+    /// `index.json` is about to be written.
+    pub fn take_layout_change(&mut self) {
+        self.changes.layout = false;
     }
 
     /// `index.json` must be written again.

@@ -19,12 +19,13 @@ mod ruled;
 mod slots;
 mod usage;
 mod visibility;
+mod withdrawn;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -59,6 +60,8 @@ pub struct Table {
     rules: Rules,
     verdicts: Verdicts,
     pins: Pins,
+    /// Manifests that `index.json` must not name although they are here.
+    withdrawn: HashSet<Id>,
     totals: Totals,
     /// Files that were found on disk, and not hashed since.
     adopted: BTreeSet<Id>,
@@ -166,6 +169,7 @@ impl Table {
         let id = self.slots.find_or_make(digest, now);
         self.link(id, media_type, Kind::Unread, &[]);
         self.set_present(id, size);
+        self.await_sight(id);
     }
 
     /// What the index remembers of a blob.
@@ -177,9 +181,7 @@ impl Table {
         }
         self.set_present(id, row.size);
         self.use_all_below(id, row.last_use);
-        if let Some(slot) = self.slots.get_mut(id) {
-            slot.seen = false;
-        }
+        self.await_sight(id);
     }
 
     /// The file is gone. What is known of it stays, for when it is fetched again.
@@ -273,6 +275,13 @@ impl Table {
         self.changes.layout |= shown;
     }
 
+    /// The file is only said to be there.
+    fn await_sight(&mut self, id: Id) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.seen = false;
+        }
+    }
+
     fn set_absent(&mut self, id: Id) {
         let Some(slot) = self.slots.get_mut(id) else {
             return;
@@ -281,6 +290,7 @@ impl Table {
             return;
         }
         slot.present = false;
+        self.withdrawn.remove(&id);
         self.adopted.remove(&id);
         self.totals.leave(slot.size);
         let shown = slot.manifest.is_some();

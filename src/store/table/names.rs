@@ -324,6 +324,9 @@ impl Table {
         manifest: Id,
         pointer: Option<(Pointer, SystemTime)>,
     ) -> Option<LayoutEntry> {
+        if self.withdrawn.contains(&manifest) {
+            return None;
+        }
         let slot = self.slots.get(manifest).filter(|slot| slot.present)?;
         Some(LayoutEntry {
             pointer,

@@ -47,6 +47,13 @@ impl Table {
         from.saturating_add(count) < self.slots.end()
     }
 
+    /// Those of some victims that are manifests.
+    pub fn manifests_of(&self, victims: &[Victim]) -> Vec<Digest> {
+        let slots = victims.iter().filter_map(|victim| self.slots.get(victim.id));
+        let manifests = slots.filter(|slot| slot.present && slot.manifest.is_some());
+        manifests.map(|slot| slot.digest.clone()).collect()
+    }
+
     /// A victim by name, and its size, unless it was used or pinned since it was chosen, or is gone.
     pub fn still_unused(&self, victim: &Victim) -> Option<(Digest, Option<u64>)> {
         let slot = self.slots.get(victim.id)?;

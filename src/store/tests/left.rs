@@ -157,11 +157,11 @@ async fn a_restart_makes_what_is_left_no_younger() {
         drop(test.store.resume_blob(&digest).await.unwrap());
     }
     for _ in 0..2 {
-        test.store.begin_sweep().run(&[]).await;
+        test.store.begin_sweep().run(&[]).await.unwrap();
         assert_eq!(test.files("downloads"), 2);
         test.clock.advance(DAY / 2);
         test = test.restart().await;
     }
-    test.store.begin_sweep().run(&[]).await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
     assert_eq!(test.files("downloads"), 0);
 }
