@@ -55,7 +55,7 @@ impl Larder {
     /// Ends it, removes all that it kept, and starts it anew.
     pub fn restart_empty(&mut self) {
         self.daemon = None;
-        fs::remove_dir_all(self.directory.join("data")).unwrap();
+        fs::remove_dir_all(self.data_dir()).unwrap();
         self.launch();
     }
 
@@ -73,6 +73,11 @@ impl Larder {
     /// Everything it logged so far, in all its lives.
     pub fn log(&self) -> String {
         self.daemon.as_ref().unwrap().log()
+    }
+
+    /// What it keeps.
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.join("data")
     }
 
     /// Where clients reach it.

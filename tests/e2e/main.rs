@@ -53,6 +53,8 @@ mod cri;
 #[cfg(test)]
 mod docker;
 #[cfg(test)]
+mod layout;
+#[cfg(test)]
 mod oras;
 #[cfg(test)]
 mod podman;

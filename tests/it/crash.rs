@@ -3,100 +3,19 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
-use futures_util::{StreamExt as _, future::join_all, stream};
-use tokio::task::JoinSet;
+use futures_util::{StreamExt as _, stream};
 
 use crate::support::{
-    Client, FakeRegistry, Fault, Image, Mode, Random, TestMirror, Upstream,
+    Client, FakeRegistry, Image, Mode, Random, TestMirror, Upstream,
     binary::Daemon,
-    client::Body,
     mirror::{Builder, blob_url, manifest_path},
     sha256,
     wait::until,
 };
 
-const KILLS: u64 = 50;
 const DAMAGES: u64 = 200;
-
-/// Killed at any moment of a fill, the daemon serves only right bytes, then and afterwards, and
-/// keeps no others.
-#[tokio::test(flavor = "multi_thread")]
-async fn kill_9_never_makes_a_wrong_blob() {
-    let seed = new_seed();
-    let mut random = Random::new(seed);
-    let registry = FakeRegistry::start().await;
-    registry.on("GET", "/v2/library/x/blobs/*", Fault::feed(Duration::from_millis(150)));
-    let mirror = TestMirror::builder().upstream(Upstream::docker_io(&registry));
-    let mut daemon = Daemon::start(mirror).await;
-    let mut blobs = Vec::new();
-
-    for _ in 0..KILLS {
-        let new: Vec<Bytes> = (0..4).map(|_| random_blob(&mut random)).collect();
-        let pulls = pull_all(daemon.client(), &registry, &new);
-        tokio::time::sleep(Duration::from_millis(random.below(250))).await;
-        daemon = daemon.kill_and_restart().await;
-        pulls.join_all().await;
-        blobs.extend(new.clone());
-        let old = blobs[random.index(blobs.len())].clone();
-        let after = new.iter().chain([&old]).map(|blob| expect_blob(&daemon, blob));
-        join_all(after).await;
-    }
-
-    let asked = registry.count("GET", "/v2/library/x/blobs/*");
-    assert!(asked > blobs.len(), "no kill hit a fill: {asked} GETs for {} blobs", blobs.len());
-    registry.behave();
-    for blob in &blobs {
-        expect_blob(&daemon, blob).await;
-    }
-    assert_named_rightly(&daemon.data_dir());
-}
-
-async fn expect_blob(daemon: &Daemon, blob: &Bytes) {
-    let path = blob_url("library/x", &sha256(blob));
-    daemon.client().get(&path).await.expect(blob).await;
-}
-
-/// Every file in the store has the digest that is its name.
-fn assert_named_rightly(data_dir: &Path) {
-    for file in files_below(&data_dir.join("blobs").join("sha256")) {
-        let digest = sha256(&fs::read(&file).unwrap());
-        assert_eq!(file.file_name().unwrap().to_string_lossy(), digest.encoded());
-    }
-}
-
-fn new_seed() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seed = u64::try_from(now.as_nanos() % u128::from(u64::MAX)).unwrap();
-    eprintln!("seed {seed}");
-    seed
-}
-
-fn random_blob(random: &mut Random) -> Bytes {
-    let size = 1 + random.index(400_000);
-    random.bytes(size)
-}
-
-/// Pulls that may fail, but never end in a complete body that is wrong.
-fn pull_all(client: Client, registry: &FakeRegistry, blobs: &[Bytes]) -> JoinSet<()> {
-    let mut pulls = JoinSet::new();
-    for blob in blobs.iter().cloned() {
-        let path = blob_url("library/x", &registry.put_blob("library/x", &blob));
-        pulls.spawn(async move {
-            let Some(response) = client.try_request("GET", &path, &[]).await else {
-                return;
-            };
-            let status = response.status;
-            if let (200, Body::Complete(body)) = (status, response.body().await) {
-                assert!(body == blob, "a complete body of {path} is wrong");
-            }
-        });
-    }
-    pulls
-}
 
 /// However the index is damaged, the daemon starts without upstream and serves tags and blobs.
 #[tokio::test(flavor = "multi_thread")]

@@ -65,6 +65,31 @@ impl Daemon {
         daemon
     }
 
+    /// As [`Daemon::start`], with what it does to files below its data directory in `trace`.
+    pub async fn start_traced(mirror: Builder, calls: &str, trace: &Path) -> Daemon {
+        let (registry, admin) = (address::unique(), address::unique());
+        let mirror =
+            mirror.set("listen", vec![registry.to_string()]).set("admin.listen", admin.to_string());
+        let directory = mirror.into_file();
+        let mut command = Command::new("strace");
+        // The process is the daemon, not strace.
+        command.args(["-D", "-f", "-y", "-xx", "-s", "10000000", "--seccomp-bpf", "-e", calls]);
+        command.arg("-o").arg(trace).arg(LARDER);
+        let mut command = without_our_variables(command);
+        command.arg("serve").arg("--config").arg(directory.path().join(CONFIG));
+        let child = spawn(command, directory.path(), &[]);
+        let daemon = Daemon { child, directory: Some(directory), registry, admin };
+        daemon.until_ready().await;
+        daemon
+    }
+
+    /// Stops it as a service manager does. The data stays, for another daemon or a mirror.
+    pub async fn stop(mut self) -> TempDir {
+        self.signal("TERM");
+        assert!(self.ended().await.success());
+        self.directory.take().unwrap()
+    }
+
     /// Starts a daemon without a configuration file, with these variables in its environment,
     /// and a data home and addresses of its own.
     pub async fn start_without_file(variables: &[(&str, &str)]) -> Daemon {
@@ -119,6 +144,14 @@ impl Daemon {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let kibibytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
         kibibytes * 1024
+    }
+
+    /// How long processors have worked for it so far, whatever else they did (proc(5), `stat`).
+    pub fn work(&self) -> Duration {
+        let stat = fs::read_to_string(self.process("stat")).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        ticks.map(|ticks| Duration::from_millis(10) * ticks.parse::<u32>().unwrap()).sum()
     }
 
     /// How many descriptors it has open.

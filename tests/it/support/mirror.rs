@@ -179,6 +179,13 @@ impl Deref for TestMirror {
 }
 
 impl Builder {
+    /// As [`Builder::into_file`] left it.
+    pub fn in_directory(directory: TempDir) -> Builder {
+        let config = fs::read_to_string(directory.path().join(CONFIG)).unwrap();
+        let config = config.parse().unwrap();
+        Builder { config, upstreams: Vec::new(), clock: Clock::system(), directory }
+    }
+
     /// Adds an upstream.
     pub fn upstream(mut self, upstream: Upstream) -> Builder {
         self.upstreams.push(upstream);
@@ -219,7 +226,7 @@ impl Builder {
     /// Starts the mirror.
     pub async fn start(mut self) -> TestMirror {
         self.write();
-        let config = load(&self.directory.path().join(CONFIG));
+        let config = load_directory(self.directory.path());
         let larder = within_limit("the mirror's start", start(&config, &self.clock)).await;
         TestMirror {
             client: Client::new(larder.registry_addresses()[0]),
@@ -351,6 +358,11 @@ pub fn blob_url(repository: &str, digest: &Digest) -> String {
 fn section_of<'a>(config: &'a mut Table, section: &str) -> &'a mut Table {
     let entry = config.entry(section).or_insert_with(|| Table::new().into());
     entry.as_table_mut().unwrap()
+}
+
+/// The configuration that [`Builder::into_file`] wrote into a directory.
+pub fn load_directory(directory: &Path) -> Config {
+    load(&directory.join(CONFIG))
 }
 
 fn load(file: &Path) -> Config {

@@ -1,0 +1,239 @@
+//! kill -9, again and again on one data directory, while everything is going on: pulls that fill,
+//! pulls that hit, tags that move, sweeps.
+//!
+//! A kill costs what was under way, and nothing else. Each run prints the seed of its rounds.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use larder::oci::Digest;
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::support::{
+    Client, FakeRegistry, Fault, Image, Random, TestMirror, Upstream,
+    binary::Daemon,
+    client::Body,
+    mirror::{blob_path, blob_url, manifest_path},
+    sha256,
+    wait::until,
+};
+
+const ROUNDS: u64 = 200;
+
+/// The latest moment of a round in which it is killed, in milliseconds.
+const LATEST: u64 = 250;
+
+/// Images that are pulled in every round, so that they never expire.
+const KEPT: u64 = 3;
+
+/// More than one round leaves under `downloads/`: of each of its blobs a file and a note.
+const MOST_LEFT: usize = 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_kills_damage_nothing() {
+    let mut world = World::start().await;
+    for round in 0..ROUNDS {
+        world.round(round).await;
+    }
+    world.end().await;
+}
+
+struct World {
+    registry: FakeRegistry,
+    /// Only in between is there none.
+    daemon: Option<Daemon>,
+    random: Random,
+    kept: Vec<Image>,
+    /// What the last round pulled.
+    last: Vec<Image>,
+}
+
+impl World {
+    async fn start() -> World {
+        let seed = new_seed();
+        let registry = FakeRegistry::start().await;
+        let kept: Vec<Image> = (0..KEPT).map(|number| image(number, 10_000)).collect();
+        for (number, image) in kept.iter().enumerate() {
+            registry.put_image("library/kept", &format!("v{number}"), image);
+        }
+        let upstream = Upstream::docker_io(&registry).set("tag_ttl", "1h");
+        let mirror = TestMirror::builder()
+            .upstream(upstream)
+            .set("cache.expire_after", "4s")
+            .set("cache.sweep_interval", "50ms");
+        let daemon = Some(Daemon::start(mirror).await);
+        let world = World { registry, daemon, random: Random::new(seed), kept, last: Vec::new() };
+        world.pull_kept().await;
+        world
+    }
+
+    /// Pulls what is new and what is old, kills at some moment, and looks what is there.
+    async fn round(&mut self, round: u64) {
+        let new = self.publish(round);
+        let pulls = self.pull_all(&new);
+        let moment = Duration::from_millis(self.random.below(LATEST));
+        tokio::time::sleep(moment).await;
+        let before = named(&self.daemon().data_dir());
+        let daemon = self.daemon.take().unwrap();
+        self.daemon = Some(daemon.kill_and_restart().await);
+        pulls.join_all().await;
+
+        self.assert_tags_known(&before).await;
+        self.pull_kept().await;
+        for image in &new {
+            expect_image(&self.daemon().client(), "library/new", &tag_of(image), image).await;
+        }
+        self.assert_nothing_piles_up();
+        self.last = new;
+    }
+
+    async fn end(self) {
+        let daemon = self.daemon();
+        let expired = |image: &Image| !blob_path(&daemon.data_dir(), &image.digest()).exists();
+        until("what nobody uses to expire", async || self.last.iter().all(expired)).await;
+        self.assert_all_right();
+        assert!(named(&daemon.data_dir()).len() <= self.kept.len());
+        let quarantine = daemon.data_dir().join("quarantine");
+        assert!(!quarantine.exists(), "a kill has damaged something");
+    }
+
+    fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().unwrap()
+    }
+
+    /// Two images, whose blobs come slowly enough that a kill breaks some of them off; one shares a
+    /// layer with a kept image, and the tag of one moves.
+    fn publish(&mut self, round: u64) -> Vec<Image> {
+        self.registry.behave();
+        let feed = Fault::feed(Duration::from_millis(100));
+        self.registry.on("GET", "/v2/library/new/blobs/*", feed);
+        let mut own = image(1000 + round, 1 + self.random.index(200_000));
+        own.layers.push(self.kept[0].layers[0].clone());
+        let shared = Image::with_layers(2000 + round, own.layers.clone());
+        let new = vec![shared, image(5000 + round, 1 + self.random.index(5000))];
+        for image in &new {
+            self.registry.put_image("library/new", &tag_of(image), image);
+        }
+        self.registry.put_image("library/moving", "latest", &new[1]);
+        new
+    }
+
+    fn pull_all(&self, new: &[Image]) -> JoinSet<()> {
+        let mut pulls = JoinSet::new();
+        let client = self.daemon().client();
+        for image in new {
+            pulls.spawn(try_image(client, "library/new", tag_of(image), image.clone()));
+        }
+        pulls.spawn(try_image(client, "library/moving", "latest".to_owned(), new[1].clone()));
+        for (number, image) in self.kept.iter().enumerate() {
+            pulls.spawn(try_image(client, "library/kept", format!("v{number}"), image.clone()));
+        }
+        pulls
+    }
+
+    async fn pull_kept(&self) {
+        let asked = self.registry.count("GET", "/v2/library/kept/*");
+        for (number, image) in self.kept.iter().enumerate() {
+            let tag = format!("v{number}");
+            expect_image(&self.daemon().client(), "library/kept", &tag, image).await;
+        }
+        let again = self.registry.count("GET", "/v2/library/kept/*") - asked;
+        assert!(asked == 0 || again == 0, "{again} GETs of what was there");
+    }
+
+    /// What `index.json` named is known, without a word of upstream, unless it has expired.
+    async fn assert_tags_known(&self, before: &BTreeMap<String, Digest>) {
+        let asked = self.registry.count("HEAD", "/v2/library/kept/*");
+        for name in before.keys() {
+            let Some(tag) = name.strip_prefix("docker.io/library/kept:") else {
+                continue;
+            };
+            let path = manifest_path("library/kept", tag);
+            assert_eq!(self.daemon().client().head(&path).await.status, 200, "{name}");
+        }
+        assert_eq!(self.registry.count("HEAD", "/v2/library/kept/*"), asked, "tags were forgotten");
+    }
+
+    fn assert_nothing_piles_up(&self) {
+        let data_dir = self.daemon().data_dir();
+        let downloads = data_dir.join("downloads").read_dir().unwrap().count();
+        assert!(downloads <= MOST_LEFT, "{downloads} files under downloads/");
+        let entries = data_dir.read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+        let damaged =
+            |name: &std::ffi::OsString| name.to_string_lossy().starts_with("index.damaged-");
+        assert!(entries.filter(damaged).count() <= 1, "damaged indexes pile up");
+        named(&data_dir);
+    }
+
+    /// Every file has the digest that is its name.
+    fn assert_all_right(&self) {
+        for file in self.daemon().data_dir().join("blobs/sha256").read_dir().unwrap() {
+            let file = file.unwrap();
+            // One may expire meanwhile.
+            if let Ok(bytes) = fs::read(file.path()) {
+                let name = file.file_name();
+                assert_eq!(name.to_string_lossy(), sha256(&bytes).encoded());
+            }
+        }
+    }
+}
+
+fn new_seed() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let seed = u64::try_from(now.as_nanos() % u128::from(u64::MAX)).unwrap();
+    eprintln!("seed {seed}");
+    seed
+}
+
+fn image(seed: u64, size: usize) -> Image {
+    let layer = |n| crate::support::random_bytes(seed.wrapping_mul(1000).wrapping_add(n), size);
+    Image::with_layers(seed, vec![layer(1), layer(2)])
+}
+
+fn tag_of(image: &Image) -> String {
+    image.digest().encoded()[..12].to_owned()
+}
+
+/// What `index.json` names, which must be valid, though a sweep may run.
+fn named(data_dir: &Path) -> BTreeMap<String, Digest> {
+    let index = fs::read(data_dir.join("index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let named = index["manifests"].as_array().unwrap().iter().map(|descriptor| {
+        let name = &descriptor["annotations"]["org.opencontainers.image.ref.name"];
+        let digest = descriptor["digest"].as_str().unwrap().parse().unwrap();
+        (name.as_str().unwrap().to_owned(), digest)
+    });
+    named.collect()
+}
+
+/// A pull that may fail, but never ends in a complete body that is wrong.
+async fn try_image(client: Client, repository: &str, tag: String, image: Image) {
+    try_get(client, manifest_path(repository, &tag), None).await;
+    for blob in image.blobs() {
+        try_get(client, blob_url(repository, &sha256(blob)), Some(blob)).await;
+    }
+}
+
+async fn try_get(client: Client, path: String, expected: Option<&Bytes>) {
+    let Some(response) = client.try_request("GET", &path, &[]).await else {
+        return;
+    };
+    let status = response.status;
+    if let (200, Body::Complete(body)) = (status, response.body().await) {
+        assert!(expected.is_none_or(|expected| *expected == body), "{path} is wrong");
+    }
+}
+
+async fn expect_image(client: &Client, repository: &str, tag: &str, image: &Image) {
+    let manifest = client.get(&manifest_path(repository, tag)).await;
+    manifest.expect(&image.manifest).await;
+    for blob in image.blobs() {
+        client.get(&blob_url(repository, &sha256(blob))).await.expect(blob).await;
+    }
+}

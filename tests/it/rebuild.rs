@@ -1,0 +1,97 @@
+//! An index that is lost or of no use: everything is known again soon, and served meanwhile.
+
+use std::{fs, path::Path, time::Duration};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::support::{
+    FakeRegistry, Image, Mode, TestMirror, Upstream,
+    binary::Daemon,
+    mirror::{blob_path, blob_url, manifest_path, metric},
+    sha256,
+};
+
+/// Layers of each image: with its manifest and config, ten blobs.
+const LAYERS: usize = 8;
+
+/// How much work a rebuild may be for each blob: 10 s for 100,000.
+const WORK: Duration = Duration::from_micros(100);
+
+/// With nothing but the files and `index.json`, every tag is served at once, and every blob is
+/// known again after no more work than `WORK`. Work, not time: other tests run beside this one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_index_is_rebuilt_while_its_images_are_served() {
+    rebuild(2_000).await;
+}
+
+/// As the test before, ten times as much.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a hundred thousand files take a disk a while; tests/run runs it"]
+async fn a_lost_index_of_a_hundred_thousand_blobs_is_rebuilt() {
+    rebuild(10_000).await;
+}
+
+async fn rebuild(images: u64) {
+    let registry = FakeRegistry::start().await;
+    registry.set_mode(Mode::Down).await;
+    let builder = TestMirror::builder().upstream(Upstream::docker_io(&registry));
+    write_store(&builder.data_dir(), images);
+    let daemon = Daemon::start(builder).await;
+    for number in (0..images).step_by(499) {
+        expect_image(&daemon, number).await;
+    }
+    let blobs = images * (LAYERS as u64 + 2);
+    while metric(&daemon.admin(), "larder_store_blobs").await < blobs as f64 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (work, limit) = (daemon.work(), WORK * u32::try_from(blobs).unwrap());
+    eprintln!("{blobs} blobs known after {work:?} of work");
+    assert!(work < limit, "{work:?} of work for {blobs} blobs");
+}
+
+async fn expect_image(daemon: &Daemon, number: u64) {
+    let (client, image) = (daemon.client(), small_image(number));
+    let manifest = client.get(&manifest_path("library/large", &tag(number))).await;
+    manifest.expect(&image.manifest).await;
+    for blob in image.blobs() {
+        client.get(&blob_url("library/large", &sha256(blob))).await.expect(blob).await;
+    }
+}
+
+fn tag(number: u64) -> String {
+    format!("v{number}")
+}
+
+/// As small as an image can be that shares nothing with others.
+fn small_image(number: u64) -> Image {
+    let layer = |layer| Bytes::from(format!("layer {layer} of {number}"));
+    Image::with_layers(number, (0..LAYERS).map(layer).collect())
+}
+
+/// Writes what a mirror has that pulled so many images, but no index.
+fn write_store(data_dir: &Path, images: u64) {
+    fs::create_dir_all(data_dir.join("blobs/sha256")).unwrap();
+    let mut manifests = Vec::new();
+    for number in 0..images {
+        let image = small_image(number);
+        for blob in image.blobs().chain([&image.manifest]) {
+            fs::write(blob_path(data_dir, &sha256(blob)), blob).unwrap();
+        }
+        manifests.push(named(&image, number));
+    }
+    let index = json!({ "schemaVersion": 2, "manifests": manifests });
+    fs::write(data_dir.join("index.json"), index.to_string()).unwrap();
+}
+
+fn named(image: &Image, number: u64) -> Value {
+    json!({
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": image.digest(),
+        "size": image.manifest.len(),
+        "annotations": {
+            "org.opencontainers.image.ref.name": format!("docker.io/library/large:{}", tag(number)),
+            "io.larder.checked-at": "2026-01-02T03:04:05Z",
+        },
+    })
+}
