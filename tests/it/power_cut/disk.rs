@@ -110,12 +110,14 @@ impl Disk {
                 self.change(file, |content| content.resize(*length, 0));
             }
             Operation::Rename { from, to } => {
-                let node = self.names.remove(from).unwrap();
+                let node = self.names.remove(from);
+                let node = node.unwrap_or_else(|| panic!("{} is nowhere", from.display()));
                 assert_ne!(node, Node::Directory, "{} is renamed", from.display());
                 self.names.insert(to.clone(), node);
             }
             Operation::Remove(path) => {
-                self.names.remove(path).unwrap();
+                let node = self.names.remove(path);
+                assert!(node.is_some(), "{} is nowhere", path.display());
             }
             Operation::SyncBegins { path, number } => {
                 let sync = self.begin_sync(path);

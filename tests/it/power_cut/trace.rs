@@ -171,8 +171,10 @@ impl Reader {
         }
     }
 
+    /// A socket is no file, and its making is none of the calls that are traced.
     fn own(&self, path: &Path) -> Option<PathBuf> {
-        path.strip_prefix(&self.directory).ok().map(Path::to_owned)
+        let path = path.strip_prefix(&self.directory).ok()?;
+        (path != "admin.sock").then(|| path.to_owned())
     }
 }
 
