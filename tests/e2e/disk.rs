@@ -31,6 +31,17 @@ const DISK: u64 = 40 << 20;
 /// What is left of it while it fails: what tells which files there are.
 const BEGINNING: usize = 1 << 20;
 
+/// All is pinned: else room would be made for what is new.
+const CACHE: &str = r#"
+[cache]
+min_free = "0B"
+max_size = "100%"
+
+[[cache.rule]]
+match = "docker.io/**"
+pin = true
+"#;
+
 /// Files it can have.
 const INODES: u32 = 400;
 
@@ -66,7 +77,7 @@ impl Lab {
         let path = directory.path();
         let disk = Disk::new(path);
         let hub = Upstream::start(HUB, path);
-        let config = format!("[cache]\nmin_free = \"0B\"\n\n{}default = true\n", hub.as_config());
+        let config = format!("{CACHE}\n{}default = true\n", hub.as_config());
         let (listen, admin) = (free_address(), free_address());
         let larder = Larder::start_by(&disk.inside(""), listen, admin, &config, path);
         Self { larder, hub, disk, images: 0, directory }
