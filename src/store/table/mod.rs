@@ -14,6 +14,7 @@ mod keeping;
 mod links;
 mod names;
 mod pins;
+mod pointed;
 mod removal;
 mod ruled;
 mod slots;

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     PointerRow, Table, insert_sorted,
+    pointed::Pointed,
     ruled::Ruled,
     slots::{Id, Kind, Slot},
 };
@@ -25,6 +26,8 @@ pub struct RepositoryId(u32);
 pub(super) struct RepositorySlot {
     pub repository: Repository,
     pub pointers: BTreeMap<Pointer, PointerSlot>,
+    /// The same by what they mean.
+    pointed: Pointed,
     /// Manifests that clients ask for by digest or did ask for by tag.
     pub manifests: BTreeSet<Id>,
     /// Lists of referrers that upstream showed as nothing else. Nobody may have them by digest.
@@ -267,8 +270,7 @@ impl Table {
         };
         let shown = slot.repositories.iter().filter_map(|id| self.repository_at(*id));
         let names = shown.flat_map(|slot| {
-            let meant = slot.pointers.iter().filter(|(_, to)| to.manifest == id);
-            let tags = meant.filter_map(|(pointer, _)| pointer.tag());
+            let tags = slot.pointers_to(id).filter_map(Pointer::tag);
             let tags: Vec<String> = tags.map(|tag| format!("{}:{tag}", slot.repository)).collect();
             if tags.is_empty() { vec![slot.repository.to_string()] } else { tags }
         });
@@ -305,15 +307,11 @@ impl Table {
         };
         let shown = slot.manifests.remove(&id);
         slot.lists.remove(&id);
-        let of_it = Pointer::Referrers(digest.clone());
-        let is_gone = |pointer: &Pointer, to: &PointerSlot| to.manifest == id || *pointer == of_it;
-        let pointers = slot.pointers.iter().filter(|(pointer, to)| is_gone(pointer, to));
-        let pointers: Vec<Pointer> = pointers.map(|(pointer, _)| pointer.clone()).collect();
-        for pointer in &pointers {
-            slot.unset(pointer);
-        }
+        let mut gone: Vec<Pointer> = slot.pointers_to(id).cloned().collect();
+        gone.push(Pointer::Referrers(digest.clone()));
+        gone.retain(|pointer| slot.unset(pointer));
         self.changes.layout |= shown;
-        for pointer in &pointers {
+        for pointer in &gone {
             self.mark_pointer(repository, pointer);
         }
     }
@@ -361,6 +359,7 @@ impl Table {
             ruled: Ruled::of(&self.rules, repository),
             repository: repository.clone(),
             pointers: BTreeMap::new(),
+            pointed: Pointed::default(),
             manifests: BTreeSet::new(),
             lists: BTreeSet::new(),
         });
@@ -384,12 +383,14 @@ impl RepositorySlot {
     fn set(&mut self, pointer: &Pointer, meaning: PointerSlot) {
         let manifest = meaning.manifest;
         let before = self.pointers.insert(pointer.clone(), meaning).map(|slot| slot.manifest);
-        if let Some((ruled, tag)) = self.ruled.as_mut().zip(pointer.tag())
-            && before != Some(manifest)
-        {
-            if let Some(before) = before {
-                ruled.remove(tag, before);
-            }
+        if before == Some(manifest) {
+            return;
+        }
+        if let Some(before) = before {
+            self.part(pointer, before);
+        }
+        self.pointed.add(manifest, pointer);
+        if let Some((ruled, tag)) = self.ruled.as_mut().zip(pointer.tag()) {
             ruled.add(tag, manifest);
         }
     }
@@ -399,10 +400,16 @@ impl RepositorySlot {
         let Some(meant) = self.pointers.remove(pointer) else {
             return false;
         };
-        if let Some((ruled, tag)) = self.ruled.as_mut().zip(pointer.tag()) {
-            ruled.remove(tag, meant.manifest);
-        }
+        self.part(pointer, meant.manifest);
         true
+    }
+
+    /// A pointer means a manifest no longer.
+    fn part(&mut self, pointer: &Pointer, manifest: Id) {
+        self.pointed.remove(manifest, pointer);
+        if let Some((ruled, tag)) = self.ruled.as_mut().zip(pointer.tag()) {
+            ruled.remove(tag, manifest);
+        }
     }
 
     /// The name of what was asked for by digest here.
@@ -413,8 +420,7 @@ impl RepositorySlot {
 
     /// The pointers that mean a digest.
     pub fn pointers_to(&self, id: Id) -> impl Iterator<Item = &Pointer> {
-        let to_it = self.pointers.iter().filter(move |(_, slot)| slot.manifest == id);
-        to_it.map(|(pointer, _)| pointer)
+        self.pointed.to(id).iter()
     }
 
     /// What a pointer means.

@@ -9,7 +9,7 @@ use crate::store::{
     budget::Goal,
     eviction::Selection,
     running::Moment,
-    table::{Keeping, Table},
+    table::{Keeping, Pointer, PointerRow, Table, Target},
 };
 
 const MANIFESTS: u32 = 100_000;
@@ -71,4 +71,30 @@ fn selecting_from_a_million_blobs() {
             begun.elapsed(),
         );
     }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn forgetting_every_tag_of_a_large_repository() {
+    let (mut table, app, now) = (Table::default(), repository(APP), Moment::from_seconds(0));
+    let manifest = Manifest::parse(br#"{"schemaVersion":2,"manifests":[]}"#, None).unwrap();
+    let digests: Vec<_> = (0..50_000).map(|number| digest(number, 0)).collect();
+    for (number, digest) in digests.iter().enumerate() {
+        table.put_manifest(digest, 1000, &manifest, now);
+        let row = PointerRow { digest: digest.clone(), checked_at: SystemTime::UNIX_EPOCH };
+        table.point(&app, &Pointer::Tag(tag(&format!("v{number}"))), &row, now);
+    }
+    let begun = Instant::now();
+    let named = digests.iter().filter(|digest| table.names_of(digest).len() == 1).count();
+    println!("{named} were named after {:?}", begun.elapsed());
+    let begun = Instant::now();
+    let seeds = table.seeds_in(&Target::Repository(app.clone()), 0).unwrap();
+    println!("{} were found to be removed after {:?}, in one step", seeds.len(), begun.elapsed());
+    let (begun, mut longest) = (Instant::now(), Duration::ZERO);
+    for digest in &digests {
+        let step = Instant::now();
+        table.forget(digest);
+        longest = longest.max(step.elapsed());
+    }
+    println!("forgotten after {:?}, in steps of at most {longest:?}", begun.elapsed());
 }
