@@ -3,7 +3,7 @@
 //! Evictions take turns. Who needs one waits until there is room enough for what it wants; the
 //! eviction goes on to its low marks behind its back, and lets others have what it makes.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
@@ -78,7 +78,9 @@ impl Shared {
     /// Waits for its turn, and then until an eviction has made room, if it can. Tells whether it
     /// has made any.
     async fn make_room(self: &Arc<Self>, bytes: u64) -> bool {
-        let turn = self.turn_to_evict().await;
+        let Some(turn) = self.turn_to_evict().await else {
+            return false;
+        };
         let (enough, is_enough) = oneshot::channel();
         let store = Arc::clone(self);
         let evict = move || {
@@ -147,8 +149,8 @@ impl Shared {
         selection.finish()
     }
 
-    /// Removes what nobody has used since it was chosen. Says after each how many bytes of the disk
-    /// that were so far. Blocking.
+    /// Removes what nobody has used since it was chosen, until the store is closed. Says after each how
+    /// many bytes of the disk that were so far. Blocking.
     pub(super) fn remove_victims(
         self: &Arc<Self>,
         victims: &[Victim],
@@ -156,17 +158,22 @@ impl Shared {
         mut progress: impl FnMut(u64),
     ) {
         let mut removed: u64 = 0;
-        let _withdrawn = Withdrawal::of(Arc::clone(self), self.manifests_of(victims));
+        let mut failures = Failures::default();
+        let _withdrawn = Withdrawal::of(Arc::clone(self), &self.manifests_of(victims));
         for some in victims.chunks(REMOVALS) {
             for victim in some {
+                if self.evictions.is_closed() {
+                    return;
+                }
                 match self.remove_one(victim, swept) {
                     Ok(bytes) => removed = removed.saturating_add(bytes),
-                    Err(error) => tracing::warn!(%error, "cannot remove a blob"),
+                    Err(error) => failures.note(&error),
                 }
                 progress(removed);
             }
             self.room.ledger().notify();
         }
+        failures.tell();
     }
 }
 
@@ -174,6 +181,26 @@ impl Shared {
     fn manifests_of(&self, victims: &[Victim]) -> Vec<Digest> {
         let step = |some| self.memory.with(|table| table.manifests_of(some));
         victims.chunks(STEP).flat_map(step).collect()
+    }
+}
+
+/// What could not be removed: on a disk that cannot be written that is all there is, and one line.
+#[derive(Default)]
+struct Failures {
+    blobs: u64,
+    first: Option<String>,
+}
+
+impl Failures {
+    fn note(&mut self, error: &io::Error) {
+        self.blobs = self.blobs.saturating_add(1);
+        self.first.get_or_insert_with(|| error.to_string());
+    }
+
+    fn tell(self) {
+        if let Failures { blobs, first: Some(error) } = self {
+            tracing::warn!(blobs, error, "cannot remove what has to go");
+        }
     }
 }
 

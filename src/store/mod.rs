@@ -26,7 +26,7 @@
 //! - **An error of the disk is nobody's error.** Who meets it does without the store, and a thread finds out
 //!   whether it can be written and puts back what is missing (`trial`).
 //! - **`index.json` never names what is not there**: a manifest is written before it is named, and its
-//!   name is withdrawn before it goes (`withdrawal`).
+//!   name is withdrawn before it goes (`withdrawal`). Only one that is damaged goes at once.
 //! - Making, moving and removing a file happens under the lock of its digest, together with the
 //!   change of the table.
 
@@ -110,6 +110,7 @@ use self::{
     memory::Memory,
     room::{Room, is_full},
     running::RunningTime,
+    table::Table,
     threads::Keeper,
 };
 use crate::{
@@ -188,7 +189,7 @@ struct Shared {
     buffers: Buffers,
     manifests_written: AtomicU64,
     room: Room,
-    /// With one permit: evictions take turns.
+    /// With one permit: evictions take turns. Closed with the store.
     evictions: Arc<Semaphore>,
     health: Health,
     running: RunningTime,
@@ -363,6 +364,9 @@ impl Shared {
         if running.is_empty() {
             return Ok(());
         }
+        // One that runs ends soon; what it has not removed is named again.
+        self.evictions.close();
+        self.memory.with(Table::readmit_all);
         for keeper in running {
             keeper.finish();
         }

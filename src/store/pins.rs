@@ -88,7 +88,7 @@ impl Shared {
             table.touch(&held, now);
             Some(held)
         })?;
-        let bytes = self.sizes_below(&held).map(|(_, size)| size).sum();
+        let bytes = self.sizes_below(&held).fold(0, |sum: u64, (_, size)| sum.saturating_add(size));
         Some(Extent { digest: held, bytes })
     }
 

@@ -58,7 +58,7 @@ impl Store {
     /// # Errors
     /// Why it would be refused.
     pub async fn plan_removal(&self, target: &Target) -> Result<Removal, CannotRemove> {
-        self.until_looked_around().await;
+        self.looked_around().await;
         let (store, target) = (Arc::clone(&self.0), target.clone());
         let planned = blocking(move || store.plan_removal(&target)).await??;
         let names = planned.names();
@@ -75,16 +75,9 @@ impl Store {
     /// # Errors
     /// Why nothing was removed, or what the disk says.
     pub async fn remove(&self, target: &Target) -> Result<Removal, CannotRemove> {
-        self.until_looked_around().await;
+        self.looked_around().await;
         let (store, target) = (Arc::clone(&self.0), target.clone());
         blocking(move || store.remove(&target)).await?
-    }
-
-    /// Returns when it is known of every file here what lists it.
-    async fn until_looked_around(&self) {
-        let mut looked = self.0.looked_around.subscribe();
-        // An error means that the store is gone.
-        let _ = looked.wait_for(|looked| *looked).await;
     }
 }
 
@@ -106,12 +99,12 @@ impl Planned {
 impl Shared {
     fn remove(self: &Arc<Self>, target: &Target) -> Result<Removal, CannotRemove> {
         let planned = self.plan_removal(target)?;
-        let digests = planned.doomed.iter().map(|(digest, _)| digest.clone()).collect();
-        let _withdrawn = Withdrawal::of(Arc::clone(self), digests);
-        self.drop_names(target, &planned)?;
+        let doomed: Vec<Digest> = planned.doomed.iter().map(|(digest, _)| digest.clone()).collect();
+        let _withdrawn = Withdrawal::of(Arc::clone(self), &doomed);
+        self.drop_names(target, &doomed)?;
         let mut removal = Removal { names: planned.names(), ..Removal::default() };
         let mut failed = None;
-        for (digest, _) in &planned.doomed {
+        for digest in &doomed {
             match self.remove_loose(digest) {
                 Ok(size) => size.into_iter().for_each(|size| removal.add(digest.clone(), size)),
                 Err(error) => {
@@ -120,6 +113,7 @@ impl Shared {
                 }
             }
         }
+        self.room.ledger().notify();
         failed.map_or(Ok(removal), |error| Err(error.into()))
     }
 
@@ -181,7 +175,7 @@ impl Shared {
     }
 
     /// From here on nobody is served what goes. A pin that has come meanwhile forbids it.
-    fn drop_names(&self, target: &Target, planned: &Planned) -> Result<(), CannotRemove> {
+    fn drop_names(&self, target: &Target, doomed: &[Digest]) -> Result<(), CannotRemove> {
         self.memory.with(|table| {
             let pinned = table.pinned_of(target);
             if !pinned.is_empty() {
@@ -192,7 +186,6 @@ impl Shared {
             }
             Ok(())
         })?;
-        let doomed: Vec<Digest> = planned.doomed.iter().map(|(digest, _)| digest.clone()).collect();
         for some in doomed.chunks(STEP) {
             self.memory.with(|table| table.drop_digests(target, some));
         }

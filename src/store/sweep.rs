@@ -49,7 +49,9 @@ impl Sweep {
     /// # Errors
     /// What the disk says.
     pub async fn run(self, unreachable: &[Registry]) -> io::Result<Swept> {
-        let turn = self.store.turn_to_evict().await;
+        let Some(turn) = self.store.turn_to_evict().await else {
+            return Ok(Swept::default());
+        };
         let (unreachable, now) = (unreachable.to_vec(), self.now);
         let sweep = move || {
             let _turn = turn;

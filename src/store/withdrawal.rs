@@ -8,12 +8,12 @@ use crate::oci::Digest;
 /// Digests stepped through under one lock of the table.
 const STEP: usize = 4096;
 
-/// While it lives, `index.json` names none of its manifests. What is still here when it is dropped is
-/// named again.
+/// While it lives, `index.json` names none of its manifests. What is still here when the last that has
+/// it is dropped is named again.
 #[derive(Debug)]
 pub struct Withdrawal {
     store: Arc<Shared>,
-    digests: Vec<Digest>,
+    named: Vec<Digest>,
 }
 
 impl Withdrawal {
@@ -22,21 +22,21 @@ impl Withdrawal {
     /// Where that cannot be written, it names for a while what is gone: a full disk must be swept
     /// nevertheless, and a reader of an image layout must expect blobs to be missing (image-spec,
     /// image-layout.md, "Blobs"). Blocking.
-    pub fn of(store: Arc<Shared>, digests: Vec<Digest>) -> Withdrawal {
-        let mut is_named = false;
-        for some in digests.chunks(STEP) {
-            is_named |= store.memory.with(|table| table.withdraw(some));
-        }
-        if is_named && let Err(error) = store.layout.write() {
+    pub fn of(store: Arc<Shared>, digests: &[Digest]) -> Withdrawal {
+        let withdraw = |some| store.memory.with(|table| table.withdraw(some));
+        let named: Vec<Digest> = digests.chunks(STEP).flat_map(withdraw).collect();
+        if !named.is_empty()
+            && let Err(error) = store.layout.write()
+        {
             tracing::warn!(%error, "index.json names what is about to be removed");
         }
-        Withdrawal { store, digests }
+        Withdrawal { store, named }
     }
 }
 
 impl Drop for Withdrawal {
     fn drop(&mut self) {
-        for some in self.digests.chunks(STEP) {
+        for some in self.named.chunks(STEP) {
             self.store.memory.with(|table| table.readmit(some));
         }
     }

@@ -26,7 +26,7 @@ mod withdrawn;
 mod tests;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -61,8 +61,8 @@ pub struct Table {
     rules: Rules,
     verdicts: Verdicts,
     pins: Pins,
-    /// Manifests that `index.json` must not name although they are here.
-    withdrawn: HashSet<Id>,
+    /// Manifests that `index.json` must not name although they are here: how often each was withdrawn.
+    withdrawn: HashMap<Digest, u32>,
     totals: Totals,
     /// Files that were found on disk, and not hashed since.
     adopted: BTreeSet<Id>,
@@ -291,7 +291,6 @@ impl Table {
             return;
         }
         slot.present = false;
-        self.withdrawn.remove(&id);
         self.adopted.remove(&id);
         self.totals.leave(slot.size);
         let shown = slot.manifest.is_some();

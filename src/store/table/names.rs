@@ -322,10 +322,10 @@ impl Table {
         manifest: Id,
         pointer: Option<(Pointer, SystemTime)>,
     ) -> Option<LayoutEntry> {
-        if self.withdrawn.contains(&manifest) {
+        let slot = self.slots.get(manifest).filter(|slot| slot.present)?;
+        if self.withdrawn.contains_key(&slot.digest) {
             return None;
         }
-        let slot = self.slots.get(manifest).filter(|slot| slot.present)?;
         Some(LayoutEntry {
             pointer,
             repository: repository.repository.clone(),

@@ -219,6 +219,27 @@ fn what_lists_others_goes_first() {
 }
 
 #[test]
+fn what_is_withdrawn_twice_is_named_once_it_was_readmitted_twice() {
+    let mut table = Table::default();
+    let repository: Repository = "ghcr.io/a".parse().unwrap();
+    table.put_manifest(&digest("image"), 1, &image(&[]), at(1));
+    table.point(&repository, &tag("v1"), &tagged("image", 1), at(1));
+    let named = |table: &Table| !table.layout_entries(0).unwrap().is_empty();
+    let both = [digest("image"), digest("nobody's")];
+    assert_eq!(table.withdraw(&both), [digest("image")]);
+    assert_eq!(table.withdraw(&both), [digest("image")]);
+    table.readmit(&both);
+    assert!(!named(&table));
+    table.take_layout_change();
+    table.readmit(&both);
+    assert!(named(&table) && table.layout_has_changed());
+    table.withdraw(&both);
+    table.readmit_all();
+    table.readmit(&both);
+    assert!(named(&table));
+}
+
+#[test]
 fn the_latest_check_of_a_tag_is_restored() {
     let mut table = Table::default();
     let repository: Repository = "ghcr.io/a".parse().unwrap();

@@ -1,7 +1,10 @@
 //! Removal by hand: what goes, what stays because something needs it, and what is refused.
 
 use super::*;
-use crate::store::{CannotRemove, Place, Target};
+use crate::{
+    config,
+    store::{CannotRemove, Place, Target, withdrawal::Withdrawal},
+};
 
 fn of_image(name: &str) -> Target {
     Target::Image(image(name))
@@ -166,4 +169,44 @@ async fn what_is_being_downloaded_is_in_use() {
     let removal = test.store.remove(&of_image("docker.io/team/app:v1")).await.unwrap();
     assert_eq!(removal.digests.len(), 2);
     assert_eq!(reader.read_at(0, 2).await.unwrap(), "{}", "who reads it reads it to its end");
+}
+
+/// A rule keeps what it pins from leaving by itself, and from nobody who wants it gone.
+#[tokio::test]
+async fn what_a_rule_pins_is_removed_by_hand() {
+    let text = format!("[[cache.rule]]\nmatch = \"{APP}\"\npin = true\n");
+    let rules = config::fuzzing::from_text(&text).unwrap().cache.rules;
+    let test = TestStore::with(Cache { rules, ..cache() });
+    test.put_tagged("v1").await;
+    let target = of_image(&format!("{APP}:v1"));
+    assert_eq!(removed(&test, &target).await, [format!("{APP}:v1")]);
+    assert_eq!(test.metrics.store_blobs.get(), 0);
+}
+
+/// Who waits for room looks again at once.
+#[tokio::test]
+async fn what_was_removed_makes_room() {
+    let test = TestStore::new();
+    test.put_tagged("v1").await;
+    let returned = test.store.0.room.ledger().returned();
+    let mut returned = std::pin::pin!(returned);
+    returned.as_mut().enable();
+    removed(&test, &of_image(&format!("{APP}:v1"))).await;
+    returned.await;
+}
+
+/// A sweep that a stop interrupts leaves a name to everything that it has not removed.
+#[tokio::test]
+async fn a_clean_end_names_what_was_about_to_go() {
+    let test = TestStore::new();
+    test.store.looked_around().await;
+    let (manifest, ..) = test.put_tagged("v1").await;
+    let _withdrawn = Withdrawal::of(Arc::clone(&test.store.0), std::slice::from_ref(&manifest));
+    let is_named = || {
+        let json = fs::read_to_string(test.path("index.json")).unwrap();
+        json.contains(&manifest.encoded())
+    };
+    assert!(!is_named());
+    test.store.close().await;
+    assert!(is_named());
 }
