@@ -1,12 +1,12 @@
 //! What the operator's rules say of what a client asks for: which nobody gets, whichever way it is
-//! asked for and whether or not it is here, and how long a tag is believed.
+//! asked for and whether or not it is here, how long a tag is believed, and which keeps its meaning.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{Error, Mirror, Mirrored};
 use crate::{
     config::Rule,
-    oci::{Reference, Repository, Tag},
+    oci::{ImageName, Reference, Repository, Tag},
 };
 
 impl Mirror {
@@ -39,6 +39,14 @@ impl Mirror {
         }
         let is_denied = |tag: &Tag| rules.of_tag(tag).is_some_and(|rule| rule.deny);
         tags.iter().filter(|tag| !is_denied(tag)).cloned().collect()
+    }
+
+    /// Whether a tag keeps its meaning, by command or by a rule.
+    pub(super) fn is_pinned(&self, repository: &Repository, tag: &Tag) -> bool {
+        let reference = Reference::Tag(tag.clone());
+        let image = ImageName { repository: repository.clone(), reference };
+        let rules = self.cache.rules.of(repository);
+        self.store.is_pinned(&image) || rules.of_tag(tag).is_some_and(|rule| rule.pin)
     }
 
     /// How long it is believed what a tag means, or, without one, what a list says of a repository.

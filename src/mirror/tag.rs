@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     config::OnDeleted,
-    oci::{Digest, ImageName, Reference, Repository, Tag},
+    oci::{Digest, Reference, Repository, Tag},
     store::TaggedManifest,
     upstream::Spending,
 };
@@ -365,8 +365,7 @@ impl Mirror {
             return;
         }
         self.announcements.invalidate(&(repository.clone(), tag.clone()));
-        let reference = Reference::Tag(tag.clone());
-        if !self.store.is_pinned(&ImageName { repository: repository.clone(), reference }) {
+        if !self.is_pinned(repository, tag) {
             self.store.drop_tag(repository, tag);
         }
     }

@@ -97,14 +97,22 @@ async fn a_pin_follows_a_tag_that_moves() {
 }
 
 /// A tag that upstream deletes is answered as `on_deleted` says; its content stays, and so does what the
-/// tag means for as long as upstream cannot be asked.
+/// tag means for as long as upstream cannot be asked. It does not matter who pinned it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pinned_tag_that_upstream_deletes_keeps_its_content() {
-    for (on_deleted, status) in [("follow", 404), ("serve", 200)] {
+    let rule = [("match", "docker.io/library/x:v1".into()), ("pin", true.into())];
+    let rule = toml::Table::from_iter(rule.map(|(key, value)| (key.to_owned(), value)));
+    for (on_deleted, status, rules) in
+        [("follow", 404, vec![]), ("serve", 200, vec![]), ("follow", 404, vec![rule])]
+    {
         let registry = FakeRegistry::start().await;
-        let mirror = forgetful(&registry).set("cache.on_deleted", on_deleted).start().await;
+        let by_command = rules.is_empty();
+        let mirror = forgetful(&registry).set("cache.on_deleted", on_deleted);
+        let mirror = mirror.set("cache.rule", rules).start().await;
         let image = pulled(&registry, &mirror, "v1", 5).await;
-        done(&mirror.data_dir(), &["pin", "x:v1"]);
+        if by_command {
+            done(&mirror.data_dir(), &["pin", "x:v1"]);
+        }
         registry.delete_tag("library/x", "v1");
         mirror.advance(PAST_TTL);
         let path = manifest_path("library/x", "v1");

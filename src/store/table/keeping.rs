@@ -74,6 +74,11 @@ impl Table {
         longest.unwrap_or(default)
     }
 
+    /// Whether a digest is pinned, by command or by a rule, or is below what is.
+    pub(super) fn stays(&self, id: Id) -> bool {
+        self.keep(id, &Keeping::default()) == Keep::Always
+    }
+
     /// Whether something holds of a digest or of a manifest that it is below.
     pub(super) fn any_upward(&self, id: Id, holds: impl Fn(Id, &Slot) -> bool) -> bool {
         let mut level = vec![id];

@@ -57,7 +57,7 @@ impl Table {
     /// A victim by name, and its size, unless it was used or pinned since it was chosen, or is gone.
     pub fn still_unused(&self, victim: &Victim) -> Option<(Digest, Option<u64>)> {
         let slot = self.slots.get(victim.id)?;
-        let is_unused = slot.last_use == victim.last_use && !self.is_held(victim.id);
+        let is_unused = slot.last_use == victim.last_use && !self.stays(victim.id);
         is_unused.then(|| (slot.digest.clone(), slot.present.then_some(slot.size)))
     }
 

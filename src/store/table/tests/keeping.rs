@@ -156,3 +156,17 @@ fn many_tags_and_users_do_not_hold_the_table() {
     assert_eq!(kept.of("base"), seconds(30));
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn what_a_rule_has_pinned_since_it_was_chosen_stays() {
+    let mut kept = Kept::new();
+    kept.image("other", "v1", "image", &["layer"]);
+    let goal = Goal { size: u64::MAX, ..Goal::default() };
+    let mut selection = Selection::new(goal, None);
+    kept.table.consider(0, 9, &kept.keeping, at(2), &mut selection);
+    let victims = selection.finish();
+    let leaves = |table: &Table| victims.iter().all(|one| table.still_unused(one).is_some());
+    assert!(victims.len() == 1 && leaves(&kept.table));
+    kept.point("x", "pinned", "image");
+    assert!(!leaves(&kept.table));
+}
