@@ -21,6 +21,9 @@ const QUARANTINED_FILES: usize = 8;
 /// What they may add up to, in bytes. A larger one is removed at once.
 const QUARANTINED_BYTES: u64 = 1024 * 1024 * 1024;
 
+/// Or this part of what the data directory may hold: no cache is full of what nobody can use.
+const QUARANTINED_PART: u64 = 10;
+
 /// What is wrong with the file of a blob.
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
@@ -93,6 +96,7 @@ impl Shared {
         fs::create_dir_all(self.directory.quarantine())?;
         remove_any(&aside)?;
         fs::rename(path, &aside)?;
+        self.room.look_anew();
         self.memory.with(|table| table.lose(digest));
         self.metrics.store_damaged_blobs.inc();
         tracing::warn!(%digest, %damage, aside = %aside.display(), "a blob is damaged and set aside");
@@ -122,20 +126,22 @@ impl Shared {
             files.push((moved_at, metadata.len(), entry.path()));
         }
         files.sort();
-        for path in surplus(files.into_iter().rev().map(|(_, size, path)| (size, path))) {
+        let most = QUARANTINED_BYTES.min(self.room.limits()?.max_size / QUARANTINED_PART);
+        for path in surplus(files.into_iter().rev().map(|(_, size, path)| (size, path)), most) {
             remove_any(&path)?;
         }
+        self.room.look_anew();
         Ok(())
     }
 }
 
 /// Which of these files, the last that came first, are too many or too large.
-fn surplus(files: impl Iterator<Item = (u64, PathBuf)>) -> Vec<PathBuf> {
+fn surplus(files: impl Iterator<Item = (u64, PathBuf)>, most: u64) -> Vec<PathBuf> {
     let (mut kept, mut bytes) = (0, 0u64);
     let mut surplus = Vec::new();
     for (size, path) in files {
         let with_it = bytes.saturating_add(size);
-        if kept < QUARANTINED_FILES && with_it <= QUARANTINED_BYTES {
+        if kept < QUARANTINED_FILES && with_it <= most {
             (kept, bytes) = (kept + 1, with_it);
         } else {
             surplus.push(path);
@@ -176,7 +182,7 @@ mod tests {
         let gibibyte = QUARANTINED_BYTES;
         let kept = |sizes: &[u64]| {
             let files = sizes.iter().enumerate();
-            let gone = surplus(files.map(|(n, size)| (*size, n.to_string().into())));
+            let gone = surplus(files.map(|(n, size)| (*size, n.to_string().into())), gibibyte);
             let names = (0..sizes.len()).map(|n| PathBuf::from(n.to_string()));
             names.filter(|name| !gone.contains(name)).count()
         };

@@ -47,6 +47,11 @@ impl Overhead {
         }
     }
 
+    /// What was measured is out of date.
+    pub fn forget(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// A file that goes while it is looked at, or that cannot be looked at, counts as nothing.
     fn measure(&self) -> u64 {
         let directory = &self.directory;

@@ -133,6 +133,11 @@ impl Room {
         self.health.suspect(error);
     }
 
+    /// A file was moved to where only a look at the disk finds it.
+    pub fn look_anew(&self) {
+        self.overhead.forget();
+    }
+
     fn look_closely(&self) -> MutexGuard<'_, Day> {
         self.looking.lock().unwrap_or_else(PoisonError::into_inner)
     }

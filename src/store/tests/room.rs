@@ -173,3 +173,25 @@ async fn small_files_count_as_their_blocks() {
     let totals = test.store.0.memory.with(|table| table.totals());
     assert_eq!((totals.bytes, totals.blocks), (50, 50));
 }
+
+/// What is set aside still takes its room: whatever takes the place of it needs its own.
+#[tokio::test]
+async fn what_is_in_quarantine_counts_at_once() {
+    let (content, test) = (content(7, 1), TestStore::with(limited_to(100 * MIB)));
+    let digest = test.put(&content).await;
+    let over = || test.store.0.room.goal(Some(1 << 30)).unwrap().least;
+    let before = over();
+    fs::write(test.blob_path(&digest), &content[1..]).unwrap();
+    assert!(test.read(&digest).await.is_none());
+    assert!(test.path("quarantine").read_dir().unwrap().count() == 1 && over() >= before);
+}
+
+/// Of little room, next to nothing is for what nobody can use.
+#[tokio::test]
+async fn the_quarantine_takes_a_small_part_of_the_cache() {
+    let (content, test) = (content(7, 1), TestStore::with(limited_to(9 * MIB)));
+    let digest = test.put(&content).await;
+    fs::write(test.blob_path(&digest), &content[1..]).unwrap();
+    assert!(test.read(&digest).await.is_none());
+    assert_eq!(test.path("quarantine").read_dir().unwrap().count(), 0);
+}
