@@ -213,7 +213,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
     let sweeps = tokio::spawn(schedule::sweep(mirror.clone(), config.cache.sweep_interval));
     let prefetching = tokio::spawn(mirror.clone().prefetch());
     let (reports, damaged) = mpsc::channel(mirror::REPORTS);
-    store.report_damage_to(reports);
+    store.watch_for_damage(reports);
     let healing = tokio::spawn(mirror.clone().heal(damaged));
 
     let registry = serve_registry(&config, listeners, tls, &parts);

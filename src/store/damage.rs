@@ -66,12 +66,16 @@ impl Store {
         content.map(as_shown).collect()
     }
 
-    /// From now on, sends each digest whose file turns out to be damaged while it is used, or in a
-    /// scheduled scrub. What a full channel does not take, or what was found before, is fetched
+    /// From now on, scrubs on schedule, and sends each digest whose file turns out to be damaged, then
+    /// or while it is used. What a full channel does not take, or what was found before, is fetched
     /// again by the next pull.
-    pub fn report_damage_to(&self, reports: mpsc::Sender<Digest>) {
+    pub fn watch_for_damage(&self, reports: mpsc::Sender<Digest>) {
         // Only the first caller is told; a second has nothing to wait for.
-        let _ = self.0.damage_reports.set(reports);
+        if self.0.damage_reports.set(reports).is_ok()
+            && let Err(error) = self.0.keep_scrubbing()
+        {
+            tracing::error!(%error, "there is no scrub but on demand");
+        }
     }
 }
 

@@ -118,10 +118,7 @@ impl Shared {
             self.memory.with(Table::mark_layout);
         }
         self.room.look()?;
-        let mut keepers = vec![self.keep_disk()?, self.keep_index(index)?, self.keep_layout()?];
-        if let Some(interval) = self.scrub_interval {
-            keepers.push(self.keep_scrubbing(interval)?);
-        }
+        let keepers = vec![self.keep_disk()?, self.keep_index(index)?, self.keep_layout()?];
         *self.keepers.lock().unwrap_or_else(PoisonError::into_inner) = keepers;
         let store = Arc::downgrade(self);
         let rebuild = thread::Builder::new().name("store-rebuild".to_owned());

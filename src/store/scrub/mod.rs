@@ -14,7 +14,7 @@ mod walk;
 
 use std::{
     io::{self, Write as _},
-    sync::{Arc, Weak},
+    sync::{Arc, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
@@ -174,13 +174,18 @@ impl ScrubKeeper {
 }
 
 impl Shared {
-    /// Starts the thread that scrubs.
-    pub(super) fn keep_scrubbing(self: &Arc<Self>, interval: Duration) -> io::Result<Keeper> {
+    /// Starts the thread that scrubs, if there is a schedule.
+    pub(super) fn keep_scrubbing(self: &Arc<Self>) -> io::Result<()> {
+        let Some(interval) = self.scrub_interval else {
+            return Ok(());
+        };
         let keeper = ScrubKeeper::new(self, interval);
         let lock = Arc::clone(&self.lock);
         let work =
             Work { keep_up: ScrubKeeper::keep_up, write_now: None, finish: ScrubKeeper::finish };
-        Keeper::start("store-scrub", TURNS, lock, keeper, work)
+        let keeper = Keeper::start("store-scrub", TURNS, lock, keeper, work)?;
+        self.keepers.lock().unwrap_or_else(PoisonError::into_inner).push(keeper);
+        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ impl Scrubbed {
 
     fn of(test: TestStore) -> Scrubbed {
         let (sender, reports) = mpsc::channel(64);
-        test.store.report_damage_to(sender);
+        test.store.watch_for_damage(sender);
         Scrubbed { test, reports }
     }
 
@@ -105,6 +105,17 @@ async fn what_is_found_on_disk_is_verified_before_it_is_served() {
     assert_eq!(test.read(&sound).await.unwrap(), "sound");
     assert!(test.read(&damaged).await.is_none());
     assert_eq!(reports.recv().await.unwrap(), damaged);
+}
+
+/// A command opens the store for a moment, and does what it was asked to.
+#[tokio::test]
+async fn who_does_not_watch_does_not_scrub() {
+    let interval = Some(DAY);
+    let test = TestStore::with(Cache { scrub_interval: interval, ..cache() }).restart().await;
+    assert!(!test.path("scrub.json").exists());
+    let scrubbed = Scrubbed::of(test);
+    let test = scrubbed.test.restart().await;
+    assert!(test.path("scrub.json").exists());
 }
 
 /// What nobody's word is behind comes before its time.
