@@ -86,7 +86,7 @@ use hyper::body::Incoming;
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -106,6 +106,10 @@ use crate::{
 
 /// How long a scrape or probe that is running at the very end may take.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+
+/// How long a start waits for a command that has the data directory, and how long between two looks.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// A running mirror. Dropping it without [`Larder::stop`] leaves it running.
 pub struct Larder {
@@ -207,7 +211,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
 
     let own_listeners = registry_addresses.iter().copied().chain([admin_address]).collect();
     // Last of what may fail: once open, the store has to be closed.
-    let parts = Parts::assemble(&config, clock, own_listeners)?;
+    let parts = assemble(&config, clock, own_listeners).await?;
     let Content { store, mirror } = parts.content.clone();
 
     let sweeps = tokio::spawn(schedule::sweep(mirror.clone(), config.cache.sweep_interval));
@@ -263,6 +267,36 @@ impl Larder {
         // The socket goes before the lock does: the next process has one of its own there.
         self.admin_server.stop(ADMIN_DRAIN).await;
     }
+}
+
+/// As [`Parts::assemble`], but waits a little for a process that has the data directory and takes no
+/// commands: a command, or a daemon that ends.
+async fn assemble(
+    config: &Config,
+    clock: Clock,
+    own_listeners: Arc<[SocketAddr]>,
+) -> Result<Parts, StartError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    let mut is_told = false;
+    loop {
+        let parts = Parts::assemble(config, clock.clone(), Arc::clone(&own_listeners));
+        let Err(StartError::Store(store::OpenError::InUse { process, .. })) = &parts else {
+            return parts;
+        };
+        if Instant::now() >= deadline || has_daemon(config).await {
+            return parts;
+        }
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::info!(process, "the data directory is in use: waiting for that process");
+        }
+        sleep(LOCK_PAUSE).await;
+    }
+}
+
+/// Whether a daemon takes commands on content of the data directory.
+async fn has_daemon(config: &Config) -> bool {
+    let socket = Listen::Unix(store::admin_socket(&config.data_dir));
+    server::dial(&socket, None).await.is_ok()
 }
 
 /// The certificate and its key, if there is one.

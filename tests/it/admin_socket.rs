@@ -142,6 +142,23 @@ async fn a_command_outlasts_a_short_holder() {
     assert_done(&ended);
 }
 
+/// So does a daemon.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_outlasts_a_short_holder() {
+    let mirror = TestMirror::builder();
+    fs::create_dir_all(mirror.data_dir()).unwrap();
+    let lock = fs::File::create(mirror.data_dir().join("lock")).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        drop(lock);
+    });
+    let mut daemon = Daemon::start(mirror).await;
+    holder.join().unwrap();
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await.code(), Some(0));
+}
+
 /// Nothing is made where there is no data directory, and what is meant is told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_makes_no_data_directory() {
