@@ -39,8 +39,8 @@ const STEP: usize = 4096;
 pub struct DiskKeeper {
     store: Weak<Shared>,
     looked: Instant,
-    /// The directory was not where it had been: the table may know of files that are gone, and not of
-    /// some that are there.
+    /// The directory was not where it had been, or not all there: the table may know of files that are
+    /// gone, and not of some that are there.
     astray: bool,
 }
 
@@ -60,14 +60,15 @@ impl DiskKeeper {
         }
         self.looked = Instant::now();
         let suspicion = store.health.take_suspicion();
-        if suspicion.is_none() && store.health.check().is_ok() && store.looks_well() {
+        let is_whole = store.has_directories();
+        if suspicion.is_none() && store.health.check().is_ok() && is_whole && store.looks_well() {
             return;
         }
-        self.astray |= !store.lock.is_in_place();
+        self.astray |= !is_whole;
         match store.try_disk() {
-            Ok(is_new) => {
-                if store.health.clear(suspicion) || is_new {
-                    self.recover(&store, is_new);
+            Ok(()) => {
+                if store.health.clear(suspicion) || self.astray || !store.is_layout() {
+                    self.recover(&store);
                 }
             }
             // It says nothing of the disk.
@@ -76,12 +77,12 @@ impl DiskKeeper {
         }
     }
 
-    fn recover(&mut self, store: &Shared, is_new: bool) {
+    fn recover(&mut self, store: &Shared) {
         if let Err(error) = store.layout.write_marker() {
             store.health.suspect(&error);
         }
         store.memory.with(Table::mark_layout);
-        if std::mem::take(&mut self.astray) || is_new {
+        if std::mem::take(&mut self.astray) {
             let store = Weak::clone(&self.store);
             let rescan = thread::Builder::new().name("store-rebuild".to_owned());
             let rescan = rescan.spawn(move || {
@@ -100,20 +101,25 @@ impl Shared {
     fn looks_well(&self) -> bool {
         let is_writable = statvfs(self.directory.path())
             .is_ok_and(|disk| !disk.f_flag.contains(StatVfsMountFlags::RDONLY));
-        let directories = ALGORITHMS.map(|algorithm| self.directory.blobs(algorithm));
-        is_writable
-            && self.lock.is_in_place()
-            && directories.iter().all(|directory| directory.is_dir())
-            && self.directory.downloads().is_dir()
-            && self.directory.layout_marker().exists()
-            && self.directory.layout_index().exists()
+        is_writable && self.is_layout()
     }
 
-    /// Writes in every directory, and makes those that are missing. Tells whether the store had lost
-    /// some of them, or is another one now.
-    fn try_disk(&self) -> io::Result<bool> {
+    /// Whether the store is where it was, with all of its directories.
+    fn has_directories(&self) -> bool {
+        let directories = ALGORITHMS.map(|algorithm| self.directory.blobs(algorithm));
+        self.lock.is_in_place()
+            && directories.iter().all(|directory| directory.is_dir())
+            && self.directory.downloads().is_dir()
+    }
+
+    /// Whether other tools take the directory for an image layout.
+    fn is_layout(&self) -> bool {
+        self.directory.layout_marker().exists() && self.directory.layout_index().exists()
+    }
+
+    /// Writes in every directory, and makes those that are missing.
+    fn try_disk(&self) -> io::Result<()> {
         self.find_place()?;
-        let is_whole = self.looks_well();
         self.directory.create().map_err(|error| said_of(self.directory.path(), &error))?;
         self.lock.retake()?;
         let blobs = ALGORITHMS.map(|algorithm| self.directory.blobs(algorithm));
@@ -124,7 +130,7 @@ impl Shared {
             });
             written.map_err(|error| said_of(&directory, &error))?;
         }
-        Ok(!is_whole)
+        Ok(())
     }
 
     /// Where a disk was unmounted, there is an empty directory on another, which is not ours to fill.

@@ -139,3 +139,18 @@ async fn an_index_that_is_deleted_is_written_anew() {
     test = test.restart().await;
     assert!(test.store.is_proved(&busybox, &blob));
 }
+
+/// Nothing says that blobs were lost with it, and a million of them are not listed for nothing.
+#[tokio::test]
+async fn a_deleted_layout_is_written_again_and_no_blob_looked_at() {
+    let test = TestStore::new();
+    test.store.looked_around().await;
+    let unknown = sha256(b"unknown");
+    fs::write(test.blob_path(&unknown), b"unknown").unwrap();
+    fs::remove_file(test.path("index.json")).unwrap();
+    fs::remove_file(test.path("oci-layout")).unwrap();
+    eventually("both are there again", || {
+        test.path("index.json").exists() && test.path("oci-layout").exists()
+    });
+    assert!(!test.store.has(&unknown));
+}
