@@ -121,6 +121,9 @@ impl Mirror {
                 return Healing::Healed;
             }
             let healing = match is_manifest {
+                _ if self.permit_repository(repository).is_err() => {
+                    Healing::Hopeless(format!("a rule denies {repository}"))
+                }
                 true => self.heal_manifest(repository, digest).await,
                 false => self.heal_blob(repository, digest).await,
             };
