@@ -76,7 +76,7 @@ pub struct Totals {
     pub blobs: u64,
     /// Their sizes.
     pub bytes: u64,
-    /// What the files take up on disk, in [`BLOCK`]s.
+    /// What the files take up on disk, in blocks of 4 KiB.
     pub blocks: u64,
 }
 
