@@ -10,9 +10,12 @@ use std::{
 use super::{
     Shared, Store, blocking,
     picture::{Extent, Group, Picture},
-    table::{Id, KnownBy, Named},
+    table::{Id, KnownBy, Named, PinRow},
 };
-use crate::oci::{Digest, Repository, Tag};
+use crate::{
+    config::{RepositoryRules, Rules},
+    oci::{Digest, Repository, Tag},
+};
 
 /// A manifest that is here and that clients know by a tag, or by its digest alone.
 ///
@@ -36,6 +39,23 @@ pub struct Image {
     pub checked_at: Option<SystemTime>,
     /// How long nobody used it, in running time.
     pub unused: Duration,
+    /// Why it never leaves. `None`: it may.
+    pub pinned: Option<PinnedBy>,
+}
+
+/// What makes an image stay, however long nobody uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinnedBy {
+    /// A pin of its name, or of another in its repository that means the same.
+    Command,
+    /// The rule that is about its name.
+    Rule,
+}
+
+/// All that pins.
+struct Pinning {
+    held: HashSet<(Repository, Digest)>,
+    rules: Rules,
 }
 
 impl Store {
@@ -65,7 +85,8 @@ impl Shared {
         let picture = self.picture();
         let names = listed(&picture);
         let extents = extents(&picture, &names);
-        let image = |named: Named| {
+        let pinned = self.pinning().of(&names);
+        let image = |(named, pinned): (Named, Option<PinnedBy>)| {
             let extent = extents.get(&named.id).copied().unwrap_or_default();
             let (tag, checked_at) = match named.known_by {
                 KnownBy::Tag(tag, checked_at) => (Some(tag), Some(checked_at)),
@@ -80,9 +101,41 @@ impl Shared {
                 unique_size: extent.unique_bytes,
                 checked_at,
                 unused: now.since(picture.last_use(named.id)),
+                pinned,
             }
         };
-        names.into_iter().map(image).collect()
+        names.into_iter().zip(pinned).map(image).collect()
+    }
+
+    fn pinning(&self) -> Pinning {
+        let pins = self.memory.with(|table| table.pins().collect::<Vec<PinRow>>());
+        let held = pins.into_iter().map(|row| (row.image.repository, row.held));
+        Pinning { held: held.collect(), rules: self.memory.with(|table| table.rules()) }
+    }
+}
+
+impl Pinning {
+    /// What pins each. Those of a repository are together.
+    fn of(&self, names: &[Named]) -> Vec<Option<PinnedBy>> {
+        let mut pinned = Vec::with_capacity(names.len());
+        for of_one in names.chunk_by(|one, next| one.repository == next.repository) {
+            let rules = of_one.first().map(|named| self.rules.of(&named.repository));
+            let rules = rules.unwrap_or_default();
+            pinned.extend(of_one.iter().map(|named| self.by(named, &rules)));
+        }
+        pinned
+    }
+
+    fn by(&self, named: &Named, rules: &RepositoryRules) -> Option<PinnedBy> {
+        let content = (named.repository.clone(), named.digest.clone());
+        if self.held.contains(&content) {
+            return Some(PinnedBy::Command);
+        }
+        let rule = match &named.known_by {
+            KnownBy::Tag(tag, _) => rules.of_tag(tag),
+            KnownBy::Digest | KnownBy::Referrers => rules.of_digests(),
+        };
+        rule.is_some_and(|rule| rule.pin).then_some(PinnedBy::Rule)
     }
 }
 

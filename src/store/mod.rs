@@ -90,7 +90,7 @@ pub use self::damage::{Damage, Shown};
 pub use self::examination::{Disk, DiskKind, existing_part, try_writing};
 pub use self::hashing::Hashed;
 pub use self::inspection::{Inspected, PlatformHere, PlatformState};
-pub use self::listing::Image;
+pub use self::listing::{Image, PinnedBy};
 pub use self::naming::TaggedManifest;
 pub use self::pins::{Extent, Written};
 pub use self::presence::{NoStore, admin_socket, owner};

@@ -87,6 +87,15 @@ impl Store {
         let store = Arc::clone(&self.0);
         blocking(move || store.usage(by)).await?
     }
+
+    /// What both limits come to now.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn limits(&self) -> io::Result<Limits> {
+        let store = Arc::clone(&self.0);
+        blocking(move || store.room.limits()).await?
+    }
 }
 
 impl Usage {

@@ -18,6 +18,11 @@ pub(super) struct Ruled {
 }
 
 impl Table {
+    /// The rules that are in force.
+    pub fn rules(&self) -> Rules {
+        self.rules.clone()
+    }
+
     /// From now on these rules are in force.
     pub fn apply_rules(&mut self, rules: Rules) {
         self.rules = rules;
