@@ -143,7 +143,7 @@ impl Admin {
             Page::Upstreams => Ok(answer::document(&self.upstreams.document())),
             Page::Images => self.images(question).await,
             Page::Usage => self.usage(question).await,
-            Page::Scrub => self.scrub(question, self.begin()?),
+            Page::Scrub => self.scrub(question, self.begin()?).await,
             Page::Sweep => self.sweep(question, self.begin()?),
             Page::Pin => self.pin(question, self.begin()?).await,
             Page::Unpin => self.unpin(question, self.begin()?).await,

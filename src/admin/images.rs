@@ -5,12 +5,13 @@
 //! | `image` | `registry/name:tag`, or `registry/name@digest` |
 //! | `registry`, `repository`, `tag`, `digest` | its parts; `tag` is null where it has none |
 //! | `media_type` | of the manifest |
-//! | `size` | bytes on disk, of the manifest and of all below it |
-//! | `unique_size` | those of them that no other image needs |
+//! | `bytes` | on disk, of the manifest and of all below it |
+//! | `unique_bytes` | those of them that no other image needs |
 //! | `platforms` | each with `platform` (`linux/arm64/v8`, or null) and `state` (complete, partial, absent) |
 //! | `added` | since when it is here; null where the file system does not know |
 //! | `checked` | when upstream last confirmed the tag; null where it has none |
 //! | `unused_seconds` | since it was last pulled, counting only the time Larder ran |
+//! | `pinned` | by what it stays: `command`, `rule`, or null |
 
 mod selection;
 
@@ -28,7 +29,7 @@ use super::{
     page::Question,
     refusal::Refusal,
 };
-use crate::store::{Image, Inspected, PlatformHere, PlatformState, Store};
+use crate::store::{Image, Inspected, PinnedBy, PlatformHere, PlatformState, Store};
 use selection::Selection;
 
 /// Images whose files are looked into in one go.
@@ -102,12 +103,16 @@ fn document(image: &Image, inspected: &Inspected) -> Value {
         "tag": image.tag.as_ref().map(|tag| tag.as_str()),
         "digest": image.digest.to_string(),
         "media_type": &*image.media_type,
-        "size": image.size,
-        "unique_size": image.unique_size,
+        "bytes": image.size,
+        "unique_bytes": image.unique_size,
         "platforms": inspected.platforms.iter().map(platform).collect::<Vec<_>>(),
         "added": inspected.added.map(shown),
         "checked": image.checked_at.map(shown),
         "unused_seconds": image.unused.as_secs(),
+        "pinned": image.pinned.map(|by| match by {
+            PinnedBy::Command => "command",
+            PinnedBy::Rule => "rule",
+        }),
     })
 }
 

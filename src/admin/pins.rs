@@ -28,7 +28,8 @@ struct Asked {
 }
 
 impl Admin {
-    /// Of each: `digest` and `bytes`; of all: `pinned_bytes`.
+    /// Of each: `digest` and `bytes`; of all: `pinned_bytes`, what is pinned by name, and `max_size_bytes`,
+    /// what all that is held may come to.
     pub(super) async fn pin(
         &self,
         question: &Question,
@@ -67,7 +68,13 @@ impl Content {
             return Err(Refusal::failed(reason));
         }
         let pinned_bytes = self.store.pinned_bytes().await.map_err(Refusal::failed)?;
-        Ok(answer::document(&json!({ "images": answers, "pinned_bytes": pinned_bytes })))
+        // A disk that does not tell is no reason to take the pins back.
+        let max_size_bytes = self.store.limits().await.ok().map(|limits| limits.max_size);
+        Ok(answer::document(&json!({
+            "images": answers,
+            "pinned_bytes": pinned_bytes,
+            "max_size_bytes": max_size_bytes,
+        })))
     }
 
     async fn unpin_all(&self, images: &[ImageName]) -> Result<Response<Body>, Refusal> {

@@ -27,6 +27,8 @@ pub(super) enum Refusal {
     TooLong,
     /// The question makes no sense.
     Wrong(String),
+    /// What it is about is not here.
+    NotHere(String),
     /// Pulls cannot be served now.
     NotReady(String),
     /// Nothing is begun any more.
@@ -51,7 +53,7 @@ impl Refusal {
 
     fn status(&self) -> StatusCode {
         match self {
-            Refusal::NoSuchPage => StatusCode::NOT_FOUND,
+            Refusal::NoSuchPage | Refusal::NotHere(_) => StatusCode::NOT_FOUND,
             Refusal::Method(_) => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::WrongToken => StatusCode::UNAUTHORIZED,
             Refusal::NoToken => StatusCode::FORBIDDEN,
@@ -72,6 +74,7 @@ impl Refusal {
             | Refusal::NotJson
             | Refusal::TooLong
             | Refusal::Wrong(_)
+            | Refusal::NotHere(_)
             | Refusal::NotReady(_)
             | Refusal::Stopping
             | Refusal::Failed(_) => None,
@@ -94,9 +97,10 @@ impl Refusal {
             }
             Refusal::NotJson => "only with Content-Type: application/json\n".into(),
             Refusal::TooLong => "the body is too long\n".into(),
-            Refusal::Wrong(reason) | Refusal::NotReady(reason) | Refusal::Failed(reason) => {
-                format!("{reason}\n")
-            }
+            Refusal::Wrong(reason)
+            | Refusal::NotHere(reason)
+            | Refusal::NotReady(reason)
+            | Refusal::Failed(reason) => format!("{reason}\n"),
             Refusal::Stopping => "Larder is stopping; try again in a moment\n".into(),
         }
     }

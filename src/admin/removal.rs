@@ -3,7 +3,7 @@
 //! Asked with `{"targets": […], "dry_run": false}`. A target is `{"image": "registry/name:tag"}`,
 //! `{"repository": "registry/name"}`, or `{"untagged": "everywhere"}`, with a registry or a repository in
 //! place of `everywhere`. The answer has an object for each, in order: its `target` as one text, and either
-//! `images` (names that can be asked for no more), `files` and `bytes`, or `error` and, where there are
+//! `images` (names that can be asked for no more), `blobs`, their number, and `bytes`, or `error` and, where there are
 //! any, `near`: names that are here. What was done is on the disk by then.
 
 use http::Response;
@@ -84,7 +84,7 @@ impl Content {
                 json!({
                     "target": shown(target),
                     "images": images,
-                    "files": digests.len(),
+                    "blobs": digests.len(),
                     "bytes": bytes,
                 })
             }

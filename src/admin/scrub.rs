@@ -27,7 +27,7 @@ use super::{
 use crate::{
     mirror::Healing,
     oci::{Digest, ImageName, Reference},
-    store::{Damage, Scope},
+    store::{Damage, Scope, Scrub},
 };
 
 /// The body of the question.
@@ -51,48 +51,64 @@ struct Tally {
 
 impl Admin {
     /// Answers with [events].
-    pub(super) fn scrub(
+    pub(super) async fn scrub(
         &self,
         question: &Question,
         running: Running,
     ) -> Result<Response<Body>, Refusal> {
         let asked: Asked = question.json()?;
         let content = self.content.clone();
-        let scope = content.scope(asked.of.as_deref()).map_err(Refusal::Wrong)?;
+        let scrub = content.begin_scrub(asked.of.as_deref()).await?;
         Ok(events::answer(running, |events| async move {
-            let tally = content.scrub(scope, &asked, &events).await;
+            let tally = content.scrub(scrub, &asked, &events).await;
             Ok(json!(tally.map_err(|error| error.to_string())?))
         }))
     }
 }
 
 impl Content {
-    fn scope(&self, of: Option<&str>) -> Result<Scope, String> {
-        let Some(of) = of else {
-            return Ok(Scope::Everything);
+    async fn begin_scrub(&self, of: Option<&str>) -> Result<Scrub, Refusal> {
+        let scope = match of {
+            Some(of) => Scope::Below(self.subject(of).await?),
+            None => Scope::Everything,
         };
-        if let Ok(digest) = of.parse() {
-            return Ok(Scope::Below(digest));
+        let scrub = self.store.begin_scrub(scope).await.map_err(Refusal::failed)?;
+        match of {
+            Some(of) if scrub.blobs() == 0 => Err(Refusal::NotHere(format!("{of}: not here"))),
+            Some(_) | None => Ok(scrub),
         }
-        let ImageName { repository, reference } =
-            of.parse().map_err(|_| format!("{of} is no digest and no name of an image"))?;
-        let digest = match reference {
-            Reference::Digest(digest) => Some(digest),
-            Reference::Tag(tag) => self.store.tag(&repository, &tag).map(|meaning| meaning.digest),
-        };
-        digest.map(Scope::Below).ok_or_else(|| format!("{of} is not here"))
     }
 
-    async fn scrub(&self, scope: Scope, asked: &Asked, events: &Events) -> io::Result<Tally> {
+    /// The digest that is meant.
+    async fn subject(&self, of: &str) -> Result<Digest, Refusal> {
+        if let Ok(digest) = of.parse() {
+            return Ok(digest);
+        }
+        let image: ImageName = of
+            .parse()
+            .map_err(|_| Refusal::Wrong(format!("{of} is no digest and no name of an image")))?;
+        let tag = match &image.reference {
+            Reference::Digest(digest) => return Ok(digest.clone()),
+            Reference::Tag(tag) => self.store.tag(&image.repository, tag),
+        };
+        match tag {
+            Some(meaning) => Ok(meaning.digest),
+            None => Err(Refusal::NotHere(match self.near(&image).await.join(", ") {
+                near if near.is_empty() => format!("{image}: not here"),
+                near => format!("{image}: not here; there is {near}"),
+            })),
+        }
+    }
+
+    async fn scrub(&self, mut scrub: Scrub, asked: &Asked, events: &Events) -> io::Result<Tally> {
         let mut tally = Tally::default();
-        if matches!(scope, Scope::Everything) {
+        if asked.of.is_none() {
             // Before anything is set aside that index.json still names.
             for stray in self.store.look_around().await? {
                 tally.strays += 1;
                 events.finding(json!({ "stray": stray.to_string() })).await;
             }
         }
-        let mut scrub = self.store.begin_scrub(scope).await?;
         while let Some(done) = scrub.next().await? {
             tally.blobs += done.blobs;
             tally.bytes += done.bytes;

@@ -89,3 +89,12 @@ async fn nothing_is_changed_once_all_is_settled() {
     let upstreams = ask(&admin, Method::GET, "/api/v1/upstreams", Authority::Trusted).await;
     assert_eq!(upstreams.status(), 200);
 }
+
+#[test]
+fn each_page_is_documented() {
+    let documented = include_str!("../../docs/api.md");
+    for (path, page) in page::PAGES {
+        let method = if page.changes_something() { "POST" } else { "GET" };
+        assert!(documented.contains(&format!("| `{method} {path}` |")), "{method} {path}");
+    }
+}

@@ -3,7 +3,7 @@
 //! | field | |
 //! |---|---|
 //! | `users` | each `registry`, or `repository` of it, with its `images`, the `bytes` of the blobs that it needs, and the `unique_bytes` that no other does |
-//! | `blobs`, `shared`, `unused` | `count` and `bytes` of all blobs, of those of several users, and of those of none |
+//! | `held`, `shared`, `unused` | `blobs`, their number, and `bytes`: of all blobs, of those of several users, and of those of none |
 //! | `downloads_bytes`, `quarantine_bytes`, `index_bytes`, `damaged_indexes_bytes`, `other_bytes` | all other files |
 //! | `left_downloads_bytes` | of the downloads: what pulls that broke off have left |
 //! | `total_bytes` | all files |
@@ -52,7 +52,7 @@ fn grouping(question: &Question) -> Result<Grouping, Refusal> {
 fn document(usage: &Usage) -> Value {
     json!({
         "users": usage.users.iter().map(user).collect::<Vec<_>>(),
-        "blobs": totals(usage.blobs),
+        "held": totals(usage.blobs),
         "shared": totals(usage.shared),
         "unused": totals(usage.unused),
         "downloads_bytes": usage.downloads,
@@ -71,7 +71,7 @@ fn document(usage: &Usage) -> Value {
 }
 
 fn totals(totals: Totals) -> Value {
-    json!({ "count": totals.blobs, "bytes": totals.bytes })
+    json!({ "blobs": totals.blobs, "bytes": totals.bytes })
 }
 
 fn user(user: &User) -> Value {

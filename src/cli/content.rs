@@ -57,7 +57,7 @@ pub(super) enum Failure {
     Usage(String),
     /// It could not be done.
     Failed(String),
-    /// Whoever read the output has gone away: `larder ls | head`.
+    /// Whoever read the output wants no more: `larder ls | head`.
     Unheard,
 }
 
@@ -100,9 +100,12 @@ pub(super) async fn each_line(
     }
 }
 
-/// All of an answer that is one document.
-pub(super) async fn document(answer: Answer) -> Result<Bytes, Failure> {
-    Ok(answer.into_body().collect().await.map_err(broken_off)?.to_bytes())
+/// The exit code of a command that only tells something: whoever wants no more of it has enough.
+pub(super) fn told(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) | Err(Failure::Unheard) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
 }
 
 impl Place {

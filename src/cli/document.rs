@@ -1,4 +1,4 @@
-//! Answers that are one document.
+//! Answers that are one document, and what is printed.
 
 use std::{
     io::{self, Write as _},
@@ -51,8 +51,12 @@ pub(super) fn report<'a>(answers: impl Iterator<Item = (&'a str, &'a Undone)>) -
     code
 }
 
-/// Prints a text or a document to standard output.
-pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut output = io::stdout().lock();
-    output.write_all(text.as_bytes()).map_err(Failure::failed)
+/// Prints a document that is all of the output, over several lines.
+pub(super) fn print(document: &Value) -> Result<(), Failure> {
+    print_line(&format!("{document:#}"))
+}
+
+/// Prints a line, or several, to standard output.
+pub(super) fn print_line(line: &str) -> Result<(), Failure> {
+    writeln!(io::stdout(), "{line}").map_err(Failure::unheard)
 }

@@ -1,15 +1,13 @@
 //! `larder du`
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use bytesize::ByteSize;
 use serde::Deserialize;
 
 use super::{
-    content::{self, Failure, Place, Question, document},
+    content::{self, Failure, Place, Question},
+    document,
+    shown::{count, size},
     table::{Column, Table},
 };
 
@@ -30,7 +28,7 @@ pub(super) struct Arguments {
 #[derive(Deserialize)]
 struct Usage {
     users: Vec<User>,
-    blobs: Totals,
+    held: Totals,
     shared: Totals,
     unused: Totals,
     downloads_bytes: u64,
@@ -58,27 +56,24 @@ struct User {
 
 #[derive(Clone, Copy, Deserialize)]
 struct Totals {
-    count: u64,
+    blobs: u64,
     bytes: u64,
 }
 
 pub(super) fn du(arguments: &Arguments) -> ExitCode {
+    content::told(try_du(arguments))
+}
+
+fn try_du(arguments: &Arguments) -> Result<(), Failure> {
     let question = Question::get(&format!("/api/v1/usage?by={}", arguments.by));
-    let told = content::ask(&arguments.place, question, async |answer| {
-        let text = document(answer).await?;
-        match arguments.json {
-            true => io::stdout().write_all(&[&text, &b"\n"[..]].concat()),
-            false => show(&serde_json::from_slice(&text).map_err(Failure::not_understood)?),
-        }
-        .map_err(Failure::unheard)
-    });
-    match told {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+    let usage = content::ask(&arguments.place, question, document::read)?;
+    match arguments.json {
+        true => document::print(&usage),
+        false => show(&document::understood(&usage)?),
     }
 }
 
-fn show(usage: &Usage) -> io::Result<()> {
+fn show(usage: &Usage) -> Result<(), Failure> {
     let columns = ["IMAGES", "SIZE", "UNIQUE"].map(Column::Right);
     let mut users = Table::new(&[&[Column::Left("USED BY")], columns.as_slice()].concat());
     for user in &usage.users {
@@ -91,14 +86,14 @@ fn show(usage: &Usage) -> io::Result<()> {
         ]);
     }
     users.print()?;
-    writeln!(io::stdout())?;
+    document::print_line("")?;
     parts(usage).print()
 }
 
 fn parts(usage: &Usage) -> Table {
     let mut table =
         Table::new(&[Column::Left("WHAT"), Column::Right("SIZE"), Column::Left("NOTE")]);
-    let blobs = |totals: Totals| format!("{} blobs", totals.count);
+    let blobs = |totals: Totals| count(totals.blobs, "blob");
     let left = match usage.left_downloads_bytes {
         0 => String::new(),
         left => format!("{} left by pulls that broke off", size(left)),
@@ -110,7 +105,7 @@ fn parts(usage: &Usage) -> Table {
         size(usage.min_free_bytes)
     );
     for (what, bytes, note) in [
-        ("blobs", usage.blobs.bytes, blobs(usage.blobs)),
+        ("blobs", usage.held.bytes, blobs(usage.held)),
         (
             "  shared",
             usage.shared.bytes,
@@ -129,8 +124,4 @@ fn parts(usage: &Usage) -> Table {
         table.add(vec![what.to_owned(), size(bytes), note]);
     }
     table
-}
-
-fn size(bytes: u64) -> String {
-    ByteSize::b(bytes).display().iec().to_string()
 }

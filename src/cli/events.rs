@@ -5,13 +5,15 @@ use std::{
     time::Duration,
 };
 
-use bytesize::ByteSize;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::content::{Answer, Failure, each_line};
+use super::{
+    content::{Answer, Failure, each_line},
+    shown::size,
+};
 
 /// Time between two lines of progress where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
@@ -121,7 +123,7 @@ fn style(done: &Done) -> ProgressStyle {
 
 fn text(progress: &Done) -> String {
     let count = |number: u64| match progress.unit.as_str() {
-        "bytes" => ByteSize::b(number).display().iec().to_string(),
+        "bytes" => size(number),
         unit => format!("{number} {unit}"),
     };
     match progress.total {

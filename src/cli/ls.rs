@@ -13,18 +13,22 @@ use url::form_urlencoded::Serializer;
 
 use super::{
     content::{self, Answer, Failure, Place, Question, each_line},
+    names,
+    shown::{age, short, size},
     table::{Column, Table},
 };
+use crate::config::Config;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     place: Place,
-    /// Only images whose registry/name:tag has this in it, or is this with * for any text
+    /// Only images whose registry/name:tag has this in it, or is this with * for any text; also short
+    /// names as Docker has them, and aliases
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Only images of this registry
-    #[arg(long)]
+    #[arg(long, value_name = "REGISTRY")]
     registry: Option<String>,
     /// Only what has no tag, known by its digest alone
     #[arg(long)]
@@ -38,6 +42,9 @@ pub(super) struct Arguments {
     /// Only images of which no platform is complete, or one is begun and not complete
     #[arg(long)]
     partial: bool,
+    /// Only images that stay whatever happens, by larder pin or by a rule
+    #[arg(long)]
+    pinned: bool,
     /// What comes first: the first name, the largest, or what was last used or added
     #[arg(long, value_name = "KEY", default_value = "name")]
     #[arg(value_parser = ["name", "size", "unique", "used", "added"])]
@@ -56,11 +63,12 @@ struct Image {
     image: String,
     digest: String,
     tag: Option<String>,
-    size: u64,
-    unique_size: u64,
+    bytes: u64,
+    unique_bytes: u64,
     platforms: Vec<PlatformHere>,
     added: Option<String>,
     unused_seconds: u64,
+    pinned: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -77,32 +85,36 @@ enum State {
     Absent,
 }
 
-/// Letters of a digest that tell it from the others.
-const SHORT_DIGEST: usize = 12;
-
 pub(super) fn ls(arguments: &Arguments) -> ExitCode {
-    let question = Question::get(&format!("/api/v1/images?{}", query(arguments)));
-    let listed = content::ask(&arguments.place, question, async |answer| match arguments.json {
-        true => pass_on(answer).await,
-        false => show(answer).await,
-    });
-    match listed {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
+    content::told(try_ls(arguments))
 }
 
-fn query(arguments: &Arguments) -> String {
+fn try_ls(arguments: &Arguments) -> Result<(), Failure> {
+    let query = query(arguments, &arguments.place.config()?);
+    let question = Question::get(&format!("/api/v1/images?{query}"));
+    content::ask(&arguments.place, question, async |answer| match arguments.json {
+        true => pass_on(answer).await,
+        false => show(answer).await,
+    })
+}
+
+fn query(arguments: &Arguments, config: &Config) -> String {
     let mut query = Serializer::new(String::new());
-    let names = arguments.names.iter().map(|name| ("name", name.clone()));
-    query.extend_pairs(names);
-    query.extend_pairs(arguments.registry.iter().map(|registry| ("registry", registry)));
+    for name in &arguments.names {
+        query.append_pair("name", name);
+        query.extend_pairs(names::full(name, config).map(|full| ("name", full)));
+    }
+    query.extend_pairs(arguments.registry.iter().map(|name| {
+        let registry = names::registry(name, config);
+        ("registry", registry.map_or_else(|| name.clone(), |registry| registry.to_string()))
+    }));
     let least = arguments.unused_for.map(|time| ("unused_for", time.as_secs().to_string()));
     query.extend_pairs(least);
     query.extend_pairs(arguments.larger_than.map(|size| ("larger_than", size.0.to_string())));
     for (name, value) in [
         ("untagged", arguments.untagged),
         ("partial", arguments.partial),
+        ("pinned", arguments.pinned),
         ("reverse", arguments.reverse),
     ] {
         query.append_pair(name, &value.to_string());
@@ -128,6 +140,7 @@ async fn show(answer: Answer) -> Result<(), Failure> {
         Column::Right("UNIQUE"),
         Column::Right("UNUSED"),
         Column::Left("ADDED"),
+        Column::Left("PINNED BY"),
         Column::Left("PLATFORMS"),
     ]);
     each_line(answer, |line| {
@@ -136,34 +149,24 @@ async fn show(answer: Answer) -> Result<(), Failure> {
         Ok(())
     })
     .await?;
-    table.print().map_err(Failure::unheard)
+    table.print()
 }
 
 fn row(image: &Image) -> Vec<String> {
     // A digest is not shown twice.
     let name = image.image.split_once('@').filter(|_| image.tag.is_none());
     let name = name.map_or(image.image.as_str(), |(name, _)| name);
-    let digest = image.digest.split_once(':').map_or(image.digest.as_str(), |(_, hex)| hex);
     let added = image.added.as_deref().and_then(|time| time.split_once('T'));
     vec![
         name.to_owned(),
-        digest.chars().take(SHORT_DIGEST).collect(),
-        ByteSize::b(image.size).display().iec().to_string(),
-        ByteSize::b(image.unique_size).display().iec().to_string(),
+        short(&image.digest),
+        size(image.bytes),
+        size(image.unique_bytes),
         age(image.unused_seconds),
         added.map_or_else(String::new, |(day, _)| day.to_owned()),
+        image.pinned.clone().unwrap_or_default(),
         platforms(&image.platforms),
     ]
-}
-
-/// In the largest unit that there is a whole one of.
-fn age(seconds: u64) -> String {
-    let units = [("d", 24 * 3600), ("h", 3600), ("m", 60)];
-    let unit = units.iter().find(|(_, length)| seconds >= *length);
-    unit.map_or_else(
-        || format!("{seconds}s"),
-        |(unit, length)| format!("{}{unit}", seconds / length),
-    )
 }
 
 /// Those that are here, and how many are not.

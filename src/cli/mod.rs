@@ -15,6 +15,7 @@ mod pin;
 mod remove;
 mod scrub;
 mod serve;
+mod shown;
 mod sweep;
 mod table;
 mod warnings;

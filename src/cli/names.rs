@@ -46,6 +46,17 @@ pub(super) fn registry(text: &str, config: &Config) -> Option<Registry> {
     is_name.then(|| known_registry(text, config)).flatten()
 }
 
+/// What a name of an image, a repository or a registry is short for. `None`: of nothing.
+pub(super) fn full(text: &str, config: &Config) -> Option<String> {
+    if let Some(registry) = registry(text, config) {
+        return Some(format!("{registry}/"));
+    }
+    Some(match parse(text, config).ok()? {
+        Named::Image(image) => image.to_string(),
+        Named::Repository(repository) => repository.to_string(),
+    })
+}
+
 fn parse(text: &str, config: &Config) -> Result<Named, InvalidName> {
     let (name, digest) = match text.split_once('@') {
         Some((name, digest)) => (name, Some(digest.parse()?)),
@@ -144,6 +155,20 @@ mod tests {
         }
         for wrong in ["", "Nginx", "nginx:", "nginx@v1", "ghcr.io/", "a b", "nginx:a/b:c d"] {
             assert!(image(wrong, &config()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn short_names_have_full_ones() {
+        for (text, expected) in [
+            ("nginx", Some("docker.io/library/nginx")),
+            ("docker.io/nginx:1", Some("docker.io/library/nginx:1")),
+            ("corp.io/a", Some("registry.corp:5000/a")),
+            ("corp.io", Some("registry.corp:5000/")),
+            ("*/nginx", None),
+            ("V2", None),
+        ] {
+            assert_eq!(full(text, &config()).as_deref(), expected, "{text}");
         }
     }
 

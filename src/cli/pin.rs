@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use bytesize::ByteSize;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -10,16 +9,17 @@ use super::{
     content::{self, Failure, Place, Question},
     document::{self, Undone},
     names,
+    shown::size,
 };
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     place: Place,
-    /// Print JSON
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// Images that are here, as Docker names them: nginx, team/app:v1, ghcr.io/a/b@sha256:…
+    /// Images, as Docker names them: nginx (which is nginx:latest), team/app:v1, ghcr.io/a/b@sha256:…
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<String>,
 }
@@ -29,6 +29,7 @@ pub(super) struct Arguments {
 struct Told {
     images: Vec<Image>,
     pinned_bytes: Option<u64>,
+    max_size_bytes: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -48,15 +49,11 @@ enum Change {
 }
 
 pub(super) fn pin(arguments: &Arguments) -> ExitCode {
-    ended(change(arguments, Change::Pin))
+    change(arguments, Change::Pin).unwrap_or_else(Failure::report)
 }
 
 pub(super) fn unpin(arguments: &Arguments) -> ExitCode {
-    ended(change(arguments, Change::Unpin))
-}
-
-fn ended(result: Result<ExitCode, Failure>) -> ExitCode {
-    result.unwrap_or_else(Failure::report)
+    change(arguments, Change::Unpin).unwrap_or_else(Failure::report)
 }
 
 fn change(arguments: &Arguments, change: Change) -> Result<ExitCode, Failure> {
@@ -71,27 +68,39 @@ fn change(arguments: &Arguments, change: Change) -> Result<ExitCode, Failure> {
     let answer = content::ask(&arguments.place, question, document::read)?;
     let told: Told = document::understood(&answer)?;
     match arguments.json {
-        true => document::print(&format!("{answer:#}\n"))?,
-        false => document::print(&told.text(change))?,
+        true => document::print(&answer)?,
+        false => told.lines(change).iter().try_for_each(|line| document::print_line(line))?,
     }
     Ok(document::report(told.images.iter().map(|image| (&*image.image, &image.undone))))
 }
 
 impl Told {
-    fn text(&self, change: Change) -> String {
+    fn lines(&self, change: Change) -> Vec<String> {
         let done = self.images.iter().filter(|image| image.undone.error.is_none());
         let lines = done.map(|Image { image, bytes, .. }| match change {
-            Change::Pin => format!("pinned {image} ({})\n", size(*bytes)),
-            Change::Unpin => format!("unpinned {image}\n"),
+            Change::Pin => format!("pinned {image} ({})", size(*bytes)),
+            Change::Unpin => format!("unpinned {image}"),
         });
-        let mut text: String = lines.collect();
-        if let Some(bytes) = self.pinned_bytes {
-            text += &format!("pinned in all: {}\n", size(bytes));
-        }
-        text
+        let lines: Vec<String> = lines.collect();
+        let totals = self.totals().filter(|_| !lines.is_empty());
+        lines.into_iter().chain(totals).collect()
     }
-}
 
-fn size(bytes: u64) -> String {
-    ByteSize::b(bytes).display().iec().to_string()
+    fn totals(&self) -> Option<String> {
+        let pinned = self.pinned_bytes?;
+        let text = format!("pinned in all: {}", size(pinned));
+        Some(match self.max_size_bytes {
+            None => text,
+            Some(limit) if pinned < limit => {
+                format!(
+                    "{text} of the {} that everything may come to (cache.max_size)",
+                    size(limit)
+                )
+            }
+            Some(limit) => format!(
+                "{text}, which leaves no room for anything else: cache.max_size is {}",
+                size(limit)
+            ),
+        })
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use bytesize::ByteSize;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,6 +10,7 @@ use super::{
     content::{self, Failure, Place, Question},
     document::{self, Undone},
     names::{self, Named},
+    shown::{count, size},
 };
 use crate::config::Config;
 
@@ -27,10 +27,10 @@ pub(super) struct Arguments {
     /// Tell what would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print JSON
+    /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// Images, with a tag or digest, and whole repositories, without
+    /// Images, with a tag or digest; without, whole repositories with all their tags
     #[arg(value_name = "IMAGE|REPOSITORY", required_unless_present = "untagged")]
     names: Vec<String>,
 }
@@ -47,7 +47,7 @@ struct Target {
     #[serde(default)]
     images: Vec<String>,
     #[serde(default)]
-    files: u64,
+    blobs: u64,
     #[serde(default)]
     bytes: u64,
     #[serde(flatten)]
@@ -70,12 +70,12 @@ fn try_remove(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return tell(&planned, arguments, "would remove", "would free");
     }
     let told: Told = document::understood(&planned)?;
-    let images = told.images().count();
-    if told.files() == 0 && images == 0 {
+    let images = told.images().fold(0u64, |number, _| number.saturating_add(1));
+    if told.blobs() == 0 && images == 0 {
         return tell(&planned, arguments, "removed", "freed");
     }
-    let question = format!("Remove {images} images, {}?", told.size());
-    arguments.assent.ask(&question)?;
+    let question = format!("Remove {}, {}?", count(images, "image"), told.size());
+    arguments.assent.ask(told.images(), &question)?;
     tell(&ask(false)?, arguments, "removed", "freed")
 }
 
@@ -110,13 +110,13 @@ impl Told {
         self.targets.iter().flat_map(|target| &target.images)
     }
 
-    fn files(&self) -> u64 {
-        self.targets.iter().map(|target| target.files).fold(0, u64::saturating_add)
+    fn blobs(&self) -> u64 {
+        self.targets.iter().map(|target| target.blobs).fold(0, u64::saturating_add)
     }
 
     fn size(&self) -> String {
         let bytes = self.targets.iter().map(|target| target.bytes).fold(0, u64::saturating_add);
-        format!("{} in {} files", ByteSize::b(bytes).display().iec(), self.files())
+        format!("{} in {}", size(bytes), count(self.blobs(), "blob"))
     }
 }
 
@@ -128,10 +128,10 @@ fn tell(
 ) -> Result<ExitCode, Failure> {
     let told: Told = document::understood(answer)?;
     if arguments.json {
-        document::print(&format!("{answer:#}\n"))?;
-    } else {
+        document::print(answer)?;
+    } else if told.targets.iter().any(|target| target.undone.error.is_none()) {
         let lines = told.images().map(|image| format!("{removed} {image}\n"));
-        document::print(&format!("{}{freed} {}\n", lines.collect::<String>(), told.size()))?;
+        document::print_line(&format!("{}{freed} {}", lines.collect::<String>(), told.size()))?;
     }
     Ok(document::report(told.targets.iter().map(|target| (&*target.target, &target.undone))))
 }

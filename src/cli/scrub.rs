@@ -1,19 +1,16 @@
 //! `larder scrub`
 
-use std::{
-    fmt,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{fmt, process::ExitCode};
 
-use bytesize::ByteSize;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     content::{self, Failure, Place, Question},
-    events,
+    document, events, names,
+    shown::{count, size},
 };
+use crate::{config::Config, oci::Digest};
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -22,10 +19,10 @@ pub(super) struct Arguments {
     /// Fetch again what is damaged
     #[arg(long)]
     repair: bool,
-    /// Print JSON, one line for each finding and one at the end
+    /// Print one JSON document a line, the totals last
     #[arg(long)]
     json: bool,
-    /// Only this image (docker.io/library/nginx:latest) or digest, and all below it
+    /// Only this image, as Docker names it, or digest, and all below it
     #[arg(value_name = "IMAGE")]
     of: Option<String>,
 }
@@ -47,34 +44,47 @@ struct Tally {
     repaired: u64,
 }
 
-/// Exits with 1 when something is damaged that is not repaired.
+/// Exits with 1 when something is damaged that is not repaired, or nobody heard the end of it.
 pub(super) fn scrub(arguments: &Arguments) -> ExitCode {
-    let body = json!({ "repair": arguments.repair, "of": arguments.of });
+    try_scrub(arguments).unwrap_or_else(Failure::report)
+}
+
+fn try_scrub(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let of = match &arguments.of {
+        Some(text) => Some(subject(text, &arguments.place.config()?)?),
+        None => None,
+    };
+    let body = json!({ "repair": arguments.repair, "of": of });
     let question = Question::change("/api/v1/scrub", &body);
     let scrubbed = content::ask(&arguments.place, question, async |answer| {
-        let done = events::follow(answer, |finding| arguments.show::<Finding>(finding)).await?;
-        let tally: Tally = read(done.clone())?;
-        arguments.show::<Tally>(done)?;
-        Ok(tally)
+        let done = events::follow(answer, |finding| arguments.show::<Finding>(&finding)).await?;
+        arguments.show::<Tally>(&done)?;
+        document::understood::<Tally>(&done)
     });
-    match scrubbed {
-        Ok(tally) if tally.damaged > tally.repaired => ExitCode::FAILURE,
-        Ok(_) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+    Ok(match scrubbed? {
+        Tally { damaged, repaired, .. } if damaged > repaired => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    })
+}
+
+/// An image by its full name; a digest as it is.
+fn subject(text: &str, config: &Config) -> Result<String, Failure> {
+    match text.parse::<Digest>() {
+        Ok(digest) => Ok(digest.to_string()),
+        Err(_) => Ok(names::image(text, config)?.to_string()),
     }
 }
 
 impl Arguments {
     /// Prints a document as it is, or what it says.
-    fn show<T>(&self, document: Value) -> Result<(), Failure>
+    fn show<T>(&self, document: &Value) -> Result<(), Failure>
     where
         T: for<'de> Deserialize<'de> + ToString,
     {
-        let line = match self.json {
+        document::print_line(&match self.json {
             true => document.to_string(),
-            false => read::<T>(document)?.to_string(),
-        };
-        writeln!(io::stdout(), "{line}").map_err(Failure::failed)
+            false => document::understood::<T>(document)?.to_string(),
+        })
     }
 }
 
@@ -97,16 +107,11 @@ impl fmt::Display for Finding {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = ByteSize::b(self.bytes).display().iec();
-        write!(f, "{} blobs of {bytes} examined, {} damaged", self.blobs, self.damaged)?;
+        let (blobs, bytes) = (count(self.blobs, "blob"), size(self.bytes));
+        write!(f, "{blobs} of {bytes} examined, {} damaged", self.damaged)?;
         if self.damaged > 0 {
             write!(f, ", {} of them repaired", self.repaired)?;
         }
         Ok(())
     }
-}
-
-fn read<T: for<'de> Deserialize<'de>>(document: Value) -> Result<T, Failure> {
-    let read = serde_json::from_value(document);
-    read.map_err(|error| Failure::failed(format_args!("the daemon is not understood: {error}")))
 }

@@ -1,18 +1,15 @@
 //! `larder sweep`
 
-use std::{
-    io::{self, IsTerminal as _, Write as _},
-    process::ExitCode,
-    time::Duration,
-};
+use std::process::ExitCode;
 
-use bytesize::ByteSize;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     content::{self, Failure, Place, Question},
-    events,
+    document, events,
+    shown::{age, count, short, size},
+    table::{Column, Table},
 };
 
 #[derive(clap::Args)]
@@ -22,7 +19,7 @@ pub(super) struct Arguments {
     /// Remove nothing; say what would go, and why
     #[arg(long)]
     dry_run: bool,
-    /// Print one JSON object a line, the totals last
+    /// Print one JSON document a line, the totals last
     #[arg(long)]
     json: bool,
 }
@@ -47,52 +44,44 @@ struct Totals {
 pub(super) fn sweep(arguments: &Arguments) -> ExitCode {
     let body = json!({ "dry_run": arguments.dry_run });
     let question = Question::change("/api/v1/sweep", &body);
-    let mut heading = heading(arguments);
-    let swept = content::ask(&arguments.place, question, async |answer| {
-        let found = |finding: Value| {
-            let row = if arguments.json { finding.to_string() } else { row(finding)? };
-            heading.take().into_iter().try_for_each(print)?;
-            print(row)
-        };
-        let done = events::follow(answer, found).await?;
-        print(if arguments.json { done.to_string() } else { total(done, arguments.dry_run)? })
+    let swept = content::ask(&arguments.place, question, async |answer| match arguments.json {
+        true => {
+            let found = |finding: Value| document::print_line(&finding.to_string());
+            let done = events::follow(answer, found).await?;
+            document::print_line(&done.to_string())
+        }
+        false => {
+            let mut going = Vec::new();
+            let found = |finding: Value| {
+                going.push(document::understood::<Going>(&finding)?);
+                Ok(())
+            };
+            let done = events::follow(answer, found).await?;
+            show(&going, &document::understood(&done)?, arguments.dry_run)
+        }
     });
-    match swept {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+    content::told(swept)
+}
+
+fn show(going: &[Going], totals: &Totals, dry_run: bool) -> Result<(), Failure> {
+    if !going.is_empty() {
+        table(going).print()?;
     }
-}
-
-/// Above the first row, for who reads it on a terminal.
-fn heading(arguments: &Arguments) -> Option<String> {
-    let is_read = !arguments.json && io::stdout().is_terminal();
-    is_read.then(|| line("REASON", "SIZE", "UNUSED", "DIGEST", "NAMES"))
-}
-
-fn row(finding: Value) -> Result<String, Failure> {
-    let going: Going = serde_json::from_value(finding).map_err(Failure::not_understood)?;
-    let (size, unused) = (ByteSize(going.bytes).display().iec(), shown(going.unused_seconds));
-    let names = going.names.join(" ");
-    Ok(line(&going.reason, &size.to_string(), &unused, &going.digest, &names))
-}
-
-fn total(done: Value, dry_run: bool) -> Result<String, Failure> {
-    let Totals { blobs, bytes } = serde_json::from_value(done).map_err(Failure::not_understood)?;
     let verb = if dry_run { "would remove" } else { "removed" };
-    Ok(format!("{verb} {blobs} blobs, {}", ByteSize(bytes).display().iec()))
+    document::print_line(&format!("{verb} {}, {}", count(totals.blobs, "blob"), size(totals.bytes)))
 }
 
-fn line(reason: &str, size: &str, unused: &str, digest: &str, names: &str) -> String {
-    let line = format!("{reason:<8}  {size:>10}  {unused:>10}  {digest:<71}  {names}");
-    line.trim_end().to_owned()
-}
-
-/// The two largest units of a time.
-fn shown(seconds: u64) -> String {
-    let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
-}
-
-fn print(line: String) -> Result<(), Failure> {
-    writeln!(io::stdout(), "{line}").map_err(Failure::failed)
+fn table(going: &[Going]) -> Table {
+    let mut table = Table::new(&[
+        Column::Left("REASON"),
+        Column::Left("DIGEST"),
+        Column::Right("SIZE"),
+        Column::Right("UNUSED"),
+        Column::Left("NAMES"),
+    ]);
+    for Going { digest, names, bytes, unused_seconds, reason } in going {
+        let (digest, unused) = (short(digest), age(*unused_seconds));
+        table.add(vec![reason.clone(), digest, size(*bytes), unused, names.join(" ")]);
+    }
+    table
 }

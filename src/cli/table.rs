@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal as _, Write};
 
 use rustix::termios::tcgetwinsize;
 
+use super::content::Failure;
+
 /// Space between two columns.
 const GAP: &str = "  ";
 
@@ -34,11 +36,11 @@ impl Table {
     }
 
     /// Prints to standard output; lines are cut only if that is a terminal.
-    pub(super) fn print(&self) -> io::Result<()> {
+    pub(super) fn print(&self) -> Result<(), Failure> {
         let output = io::stdout().lock();
         let width = output.is_terminal().then(|| tcgetwinsize(&output).ok()).flatten();
         let width = width.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0);
-        self.write(&mut io::BufWriter::new(output), width)
+        self.write(&mut io::BufWriter::new(output), width).map_err(Failure::unheard)
     }
 
     fn write(&self, output: &mut impl Write, limit: Option<usize>) -> io::Result<()> {

@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, env, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use bytesize::ByteSize;
-
+use super::shown::size;
 use crate::{
     config::{Config, CredentialSource, DockerConfig, DockerLogin, Endpoint, Size},
     oci::Registry,
@@ -25,8 +24,7 @@ fn small_cache(config: &Config) -> Option<String> {
     };
     (limit < SMALL_CACHE).then(|| {
         let place = config.written_at.place("cache.max_size");
-        let (limit, least) =
-            (ByteSize(limit).display().iec(), ByteSize(SMALL_CACHE).display().iec());
+        let (limit, least) = (size(limit), size(SMALL_CACHE));
         format!(
             "{place}: {limit} is less than {least}: larger layers are passed through and not kept"
         )

@@ -57,7 +57,7 @@ async fn with_three_images() -> (FakeRegistry, TestMirror, [Image; 2], Index) {
     registry.put_image("team/large", "V2", &large);
     registry.put_index("library/multi", "latest", &index);
     let docker = Upstream::docker_io(&registry);
-    let quay = Upstream::named("quay.io", &registry);
+    let quay = Upstream::named("quay.io", &registry).set("aliases", vec!["registry.alias"]);
     let mirror = TestMirror::builder().upstream(docker).upstream(quay).start().await;
     mirror.pull("library/small", "1", &small).await;
     mirror.pull("quay.io/team/large", "V2", &large).await;
@@ -81,8 +81,8 @@ async fn images_are_listed_with_and_without_a_daemon() {
     let sizes = [multi_bytes, bytes(&small), bytes(&large)];
     let digests = [index.digest(), small.digest(), large.digest()];
     for ((image, size), digest) in listed.iter().zip(sizes).zip(digests) {
-        assert_eq!(image["size"], size, "{image}");
-        assert_eq!(image["unique_size"], size, "{image}");
+        assert_eq!(image["bytes"], size, "{image}");
+        assert_eq!(image["unique_bytes"], size, "{image}");
         assert_eq!(image["digest"], digest.to_string(), "{image}");
         assert!(image["checked"].is_string() && image["unused_seconds"].is_u64(), "{image}");
     }
@@ -120,7 +120,13 @@ async fn images_are_chosen_and_sorted() {
         (&["small", "V2"], &[small, large]),
         (&["docker.io/*"], &[multi, small]),
         (&["*:V*"], &[large]),
+        (&["docker.io/small"], &[small]),
+        (&["index.docker.io/library/small:1"], &[small]),
+        (&["registry.alias/team/large:V2"], &[large]),
+        (&["registry.alias"], &[large]),
         (&["no such"], &[]),
+        (&["--registry", "registry.alias"], &[large]),
+        (&["--pinned"], &[]),
         (&["--registry", "quay.io"], &[large]),
         (&["--registry", "docker"], &[]),
         (&["--untagged"], &[]),
@@ -145,6 +151,52 @@ async fn images_are_chosen_and_sorted() {
     }
 }
 
+/// What stays whatever happens is told, and by what; a pin holds what other tags of the repository mean too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pinned_is_told() {
+    let registry = FakeRegistry::start().await;
+    let (one, two) = (Image::random(1), Image::random(2));
+    for tag in ["1", "1.0"] {
+        registry.put_image("library/x", tag, &one);
+    }
+    for tag in ["2", "ruled"] {
+        registry.put_image("library/x", tag, &two);
+    }
+    let keys = [("match", "docker.io/library/x:ruled".into()), ("pin", true.into())];
+    let rule: toml::Table = keys.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
+    let docker = Upstream::docker_io(&registry);
+    let mirror = TestMirror::builder().upstream(docker).set("cache.rule", vec![rule]).start().await;
+    for (tag, image) in [("1", &one), ("1.0", &one), ("2", &two), ("ruled", &two)] {
+        mirror.pull("library/x", tag, image).await;
+    }
+    let data_dir = mirror.data_dir();
+    let directory = data_dir.parent().unwrap();
+    let told = larder(directory, &["pin", "x:1", "--json"]).await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["pinned_bytes"], bytes(&one), "{told}");
+    assert!(told["max_size_bytes"].as_u64().unwrap() > bytes(&one), "{told}");
+    for (image, by) in ls(directory, &[]).await.iter().zip(["command", "command", "", "rule"]) {
+        assert_eq!(image["pinned"].as_str().unwrap_or_default(), by, "{image}");
+    }
+    let x = |tag: &str| format!("docker.io/library/x:{tag}");
+    assert_eq!(names(directory, &["--pinned"]).await, ["1", "1.0", "ruled"].map(x));
+    assert!(larder(directory, &["ls", "ruled"]).await.contains("  rule  "));
+}
+
+/// A cache that pins fill says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn pins_that_leave_no_room_are_told() {
+    let registry = FakeRegistry::start().await;
+    let image = Image::random(1);
+    registry.put_image("library/x", "latest", &image);
+    let mirror = TestMirror::of(&registry).await;
+    mirror.pull("library/x", "latest", &image).await;
+    let stopped = mirror.stop().await.upstream(Upstream::docker_io(&registry));
+    let directory = stopped.set("cache.max_size", "1KiB").into_file();
+    let told = larder(directory.path(), &["pin", "x"]).await;
+    assert!(told.contains("leaves no room for anything else: cache.max_size is 1.0 KiB"), "{told}");
+}
+
 /// The table is aligned, and names what is there in words.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_is_for_people() {
@@ -157,6 +209,26 @@ async fn a_table_is_for_people() {
     assert!(lines[1..].iter().all(|line| line[..end].ends_with('s')), "{table}");
     assert!(lines[1].starts_with("docker.io/library/multi:latest  "), "{table}");
     assert!(lines[1].ends_with("  linux/amd64, 2 not here"), "{table}");
+}
+
+/// Every field of an answer is in the documentation.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_field_is_documented() {
+    let documented = include_str!("../../docs/api.md");
+    let (_registry, mirror, ..) = with_three_images().await;
+    let data_dir = mirror.data_dir();
+    for command in
+        ["ls", "du --by=repository", "pin small:1", "rm multi --dry-run", "sweep", "scrub"]
+    {
+        let arguments: Vec<&str> = command.split(' ').chain(["--json"]).collect();
+        let ended = run_on(data_dir.parent().unwrap(), &arguments).await;
+        let documents = serde_json::Deserializer::from_str(&ended.output).into_iter::<Value>();
+        for document in documents.map_while(Result::ok) {
+            for field in document.as_object().unwrap().keys() {
+                assert!(documented.contains(&format!("`{field}`")), "{field} of {command}");
+            }
+        }
+    }
 }
 
 fn bytes_below(path: &Path) -> u64 {
@@ -182,7 +254,7 @@ async fn usage_adds_up_to_the_files() {
     })
     .await;
     let number = |key: &str| usage[key].as_u64().unwrap();
-    let blobs = usage["blobs"]["bytes"].as_u64().unwrap();
+    let blobs = usage["held"]["bytes"].as_u64().unwrap();
     assert_eq!(blobs, bytes_below(&data_dir.join("blobs")));
     let others = ["downloads", "quarantine", "index", "damaged_indexes", "other"];
     let others: u64 = others.iter().map(|part| number(&format!("{part}_bytes"))).sum();

@@ -65,7 +65,7 @@ async fn a_removed_image_is_fetched_anew() {
 
     let told = removed(&mirror, &["x:v1"]);
     assert!(told.contains("removed docker.io/library/x:v1\nfreed "), "{told}");
-    assert!(told.contains("in 4 files"), "{told}");
+    assert!(told.contains("in 4 blobs"), "{told}");
     assert!(is_gone(&mirror, &image) && is_whole(&mirror, &other));
     let asked = registry.requests().len();
     mirror.pull("library/x", "v2", &other).await;
@@ -94,7 +94,7 @@ async fn the_images_of_an_index_go_with_it() {
     let by_digest = format!("x@{}", image.digest());
     refused(&mirror, &[&by_digest], "in use: docker.io/library/x:latest lists it");
     let told = removed(&mirror, &["x:latest"]);
-    assert!(told.contains("in 5 files"), "{told}");
+    assert!(told.contains("in 5 blobs"), "{told}");
     assert!(is_gone(&mirror, image) && !mirror.has_blob(&index.digest()));
 }
 
@@ -142,7 +142,7 @@ async fn what_has_no_tag_goes_when_asked_for() {
     let told = removed(&mirror, &["--untagged", "docker.io"]);
     assert!(told.contains(&format!("removed {name}\n")), "{told}");
     assert!(is_gone(&mirror, &old) && is_whole(&mirror, &new));
-    assert!(removed(&mirror, &["--untagged"]).contains("freed 0 B in 0 files"));
+    assert!(removed(&mirror, &["--untagged"]).contains("freed 0 B in 0 blobs"));
 }
 
 /// Nothing goes that is pinned, that is being downloaded, or for which nobody said yes.
@@ -154,7 +154,7 @@ async fn what_must_stay_is_refused_in_clear_words() {
     let data_dir = mirror.data_dir();
     let unasked = larder(&data_dir, &["rm", "x:v1"]);
     assert_eq!(unasked.code, Some(2), "{unasked:?}");
-    assert!(unasked.output.contains("Remove 1 images, "), "{unasked:?}");
+    assert!(unasked.output.contains("Remove 1 image, "), "{unasked:?}");
     assert!(unasked.output.contains("--yes"), "{unasked:?}");
 
     assert_eq!(larder(&data_dir, &["pin", "x:v1"]).code, Some(0));
@@ -174,7 +174,7 @@ async fn what_must_stay_is_refused_in_clear_words() {
     let start = json.output.find('{').unwrap();
     let json: Value = serde_json::from_str(&json.output[start..]).unwrap();
     assert_eq!(json["targets"][0]["images"][0], "docker.io/library/x:v1");
-    assert_eq!(json["targets"][0]["files"], 4);
+    assert_eq!(json["targets"][0]["blobs"], 4);
     assert_eq!(json["targets"][1]["error"], "not found");
 }
 

@@ -190,7 +190,7 @@ async fn the_command_finds_and_repairs() {
 
         let damaged = sha256(&image.layers[0]);
         flip_a_bit(&place(&damaged));
-        let elsewhere = scrub(directory, &["docker.io/library/y:latest"]);
+        let elsewhere = scrub(directory, &["y"]);
         assert_eq!(elsewhere.code, Some(0), "{elsewhere:?}");
         let found = scrub(directory, &["--json", "docker.io/library/x:latest"]);
         assert_eq!(found.code, Some(1), "{found:?}");
@@ -213,8 +213,12 @@ async fn the_command_finds_and_repairs() {
         let failed = scrub(directory, &["--repair"]);
         assert_eq!(failed.code, Some(1), "{failed:?}");
         assert!(failed.output.contains("cannot be fetched now"), "{failed:?}");
-        for wrong in ["docker.io/library/z:latest", "?"] {
-            assert_eq!(scrub(directory, &[wrong]).code, Some(2), "{wrong}");
-        }
+        let elsewhere = scrub(directory, &["y:1"]);
+        assert_eq!(elsewhere.code, Some(1), "{elsewhere:?}");
+        let hint = "docker.io/library/y:1: not here; there is docker.io/library/y:latest";
+        assert!(elsewhere.output.contains(hint), "{elsewhere:?}");
+        let unknown = format!("sha256:{}", "a".repeat(64));
+        assert_eq!(scrub(directory, &[&unknown]).code, Some(1));
+        assert_eq!(scrub(directory, &["?"]).code, Some(2));
     }
 }

@@ -47,7 +47,7 @@ async fn what_would_go_is_told_before_it_goes() {
     assert!(lines[0]["unused_seconds"].as_u64().unwrap() >= 31 * DAY.as_secs());
 
     let told = sweep(&config, &["--dry-run"]);
-    assert!(told.output.contains(&image.digest().to_string()), "{told:?}");
+    assert!(told.output.contains(&image.digest().encoded()[..12]), "{told:?}");
     assert!(told.output.contains("docker.io/library/x:latest"), "{told:?}");
     assert!(told.output.contains("would remove 4 blobs, "), "{told:?}");
     assert!(mirror.has_blob(&image.digest()), "nothing has gone");
@@ -71,7 +71,7 @@ async fn a_stopped_cache_is_swept_too() {
     let directory = stopped.set("cache.max_size", "1MiB").into_file();
     let config = directory.path().join(CONFIG);
     let told = sweep(&config, &["--dry-run"]);
-    assert!(told.output.starts_with("max_size"), "{told:?}");
+    assert!(told.output.contains("\nmax_size  "), "{told:?}");
     let swept = sweep(&config, &[]);
     assert!(swept.output.starts_with("removed 4 blobs, "), "{swept:?}");
 }

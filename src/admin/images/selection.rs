@@ -15,6 +15,7 @@ use crate::{
 /// | `registry` | of it |
 /// | `untagged=true` | without a tag |
 /// | `partial=true` | of which no platform is complete, or one is begun and not complete |
+/// | `pinned=true` | that stay whatever happens |
 /// | `unused_for` | that nobody used for so many seconds |
 /// | `larger_than` | that have more bytes |
 ///
@@ -26,6 +27,7 @@ pub(super) struct Selection {
     registry: Option<String>,
     untagged: bool,
     partial: bool,
+    pinned: bool,
     unused_for: Option<Duration>,
     larger_than: Option<u64>,
     sort: Sort,
@@ -62,6 +64,7 @@ impl Selection {
             "registry" => self.registry = Some(value.to_owned()),
             "untagged" => self.untagged = value.parse().ok()?,
             "partial" => self.partial = value.parse().ok()?,
+            "pinned" => self.pinned = value.parse().ok()?,
             "unused_for" => self.unused_for = Some(Duration::from_secs(value.parse().ok()?)),
             "larger_than" => self.larger_than = Some(value.parse().ok()?),
             "sort" => self.sort = value.parse().ok()?,
@@ -77,6 +80,7 @@ impl Selection {
         (self.names.is_empty() || self.names.iter().any(|name| name.has(&image.to_string())))
             && self.registry.as_ref().is_none_or(|wanted| wanted == registry)
             && (!self.untagged || image.tag.is_none())
+            && (!self.pinned || image.pinned.is_some())
             && self.unused_for.is_none_or(|least| image.unused >= least)
             && self.larger_than.is_none_or(|least| image.size > least)
     }

@@ -72,7 +72,7 @@ async fn find(config: &Config) -> Result<Answerer, Failure> {
         // What this process would write there, the daemon could not read or replace.
         if owner != geteuid().as_raw() {
             return Err(Failure::failed(format_args!(
-                "no daemon takes commands at {}, and the directory belongs to user {owner}: run this as that user",
+                "no daemon takes commands at {}, and the directory belongs to user {owner}: start the daemon, or run this as that user",
                 socket.display()
             )));
         }

@@ -3,10 +3,9 @@
 
 use std::{io, path::Path};
 
-use bytesize::ByteSize;
-
 use super::report::{Row, Section};
 use crate::{
+    cli::shown::size,
     config::{self, Size},
     finding::{Findings, Verdict},
     store::{Disk, DiskKind, existing_part, try_writing},
@@ -101,10 +100,6 @@ fn limit_verdict(disk: &Disk, cache: &config::Cache) -> Verdict {
         }
         Size::Bytes(limit) => Verdict::good(format!("{} (cache.max_size)", size(limit))),
     }
-}
-
-fn size(bytes: u64) -> impl std::fmt::Display {
-    ByteSize::b(bytes).display().iec()
 }
 
 fn files_verdict(disk: &Disk) -> Verdict {
