@@ -42,8 +42,12 @@ pub(super) fn named(text: &str, config: &Config) -> Result<Named, Failure> {
 
 /// A registry that is named alone, by its name or an alias.
 pub(super) fn registry(text: &str, config: &Config) -> Option<Registry> {
-    let is_name = !text.contains('/');
-    is_name.then(|| known_registry(text, config)).flatten()
+    let host = text.split_once(':').map_or(text, |(host, _)| host);
+    // Alone, what has a colon may be an image and its tag.
+    let is_host = host.contains('.') || host == "localhost";
+    let registry = (!text.contains('/')).then(|| known_registry(text, config)).flatten()?;
+    let is_configured = || config.upstreams.iter().any(|upstream| upstream.registry == registry);
+    (is_host || is_configured()).then_some(registry)
 }
 
 /// What a name of an image, a repository or a registry is short for. `None`: of nothing.
@@ -162,6 +166,7 @@ mod tests {
     fn short_names_have_full_ones() {
         for (text, expected) in [
             ("nginx", Some("docker.io/library/nginx")),
+            ("nginx:1", Some("docker.io/library/nginx:1")),
             ("docker.io/nginx:1", Some("docker.io/library/nginx:1")),
             ("corp.io/a", Some("registry.corp:5000/a")),
             ("corp.io", Some("registry.corp:5000/")),
@@ -177,9 +182,14 @@ mod tests {
         let nginx: Repository = "docker.io/library/nginx".parse().unwrap();
         assert_eq!(named("nginx", &config()).unwrap(), Named::Repository(nginx));
         assert!(matches!(named("nginx:latest", &config()).unwrap(), Named::Image(_)));
-        for (text, expected) in
-            [("ghcr.io", Some("ghcr.io")), ("corp.io", Some("registry.corp:5000")), ("nginx", None)]
-        {
+        for (text, expected) in [
+            ("ghcr.io", Some("ghcr.io")),
+            ("corp.io", Some("registry.corp:5000")),
+            ("registry.corp:5000", Some("registry.corp:5000")),
+            ("localhost:5000", Some("localhost:5000")),
+            ("nginx", None),
+            ("nginx:1", None),
+        ] {
             let found = registry(text, &config());
             assert_eq!(found.as_ref().map(Registry::as_str), expected);
         }

@@ -30,7 +30,7 @@ pub struct Removal {
 #[derive(Debug, thiserror::Error)]
 pub enum CannotRemove {
     /// Nothing of it is here.
-    #[error("not found")]
+    #[error("not here")]
     NotHere,
     /// These pins stand in the way.
     #[error("pinned")]

@@ -1,6 +1,6 @@
 //! `larder ls` and `larder du`, with a daemon and without.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -195,6 +195,21 @@ async fn pins_that_leave_no_room_are_told() {
     let directory = stopped.set("cache.max_size", "1KiB").into_file();
     let told = larder(directory.path(), &["pin", "x"]).await;
     assert!(told.contains("leaves no room for anything else: cache.max_size is 1.0 KiB"), "{told}");
+}
+
+/// Whoever wants no more of a list has enough of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_not_read_to_its_end_is_no_failure() {
+    let (_registry, mirror, ..) = with_three_images().await;
+    let config = mirror.stop().await.into_file();
+    for arguments in [&["ls"][..], &["ls", "--json"], &["du"], &["sweep", "--dry-run"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        command.args(arguments).arg("--config").arg(config.path().join(CONFIG)).stdout(writer);
+        let ended = command.output().unwrap();
+        assert!(ended.status.success() && ended.stderr.is_empty(), "{arguments:?}: {ended:?}");
+    }
 }
 
 /// The table is aligned, and names what is there in words.

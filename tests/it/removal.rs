@@ -120,7 +120,7 @@ async fn a_repository_goes_and_what_others_share_stays() {
     assert!(registry.count("GET", "/v2/team/a/*") + registry.count("HEAD", "/v2/team/a/*") > gets);
     removed(&mirror, &["team/a", "team/b"]);
     assert!(is_gone(&mirror, &images[1]));
-    refused(&mirror, &["team/a"], "docker.io/team/a: not found");
+    refused(&mirror, &["team/a"], "docker.io/team/a: not here");
     assert_eq!(mirror.metric("larder_store_blobs").await, 0.0);
 }
 
@@ -168,14 +168,14 @@ async fn what_must_stay_is_refused_in_clear_words() {
     }
     assert_eq!(larder(&data_dir, &["unpin", "x:v1"]).code, Some(0));
     assert!(is_whole(&mirror, &image));
-    refused(&mirror, &["x:v2"], "x:v2: not found; there is docker.io/library/x:v1");
+    refused(&mirror, &["x:v2"], "x:v2: not here; there is docker.io/library/x:v1");
     let json = larder(&data_dir, &["rm", "--json", "--dry-run", "x:v1", "y"]);
     assert_eq!(json.code, Some(1), "{json:?}");
     let start = json.output.find('{').unwrap();
     let json: Value = serde_json::from_str(&json.output[start..]).unwrap();
     assert_eq!(json["targets"][0]["images"][0], "docker.io/library/x:v1");
     assert_eq!(json["targets"][0]["blobs"], 4);
-    assert_eq!(json["targets"][1]["error"], "not found");
+    assert_eq!(json["targets"][1]["error"], "not here");
 }
 
 /// A layer that is on its way keeps its image; who reads what goes reads it to its end.
@@ -229,7 +229,7 @@ async fn a_removal_survives_kill_9_right_after_the_command() {
     daemon.ended().await;
     assert_eq!(remove("x:v2").code, Some(0));
     let again = remove("x:v2");
-    assert!(again.output.contains("not found; there is docker.io/library/x:v3"), "{again:?}");
+    assert!(again.output.contains("not here; there is docker.io/library/x:v3"), "{again:?}");
     assert_eq!(remove("x").code, Some(0));
     assert_eq!(data_dir.join("blobs/sha256").read_dir().unwrap().count(), 0);
 }
