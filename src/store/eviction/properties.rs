@@ -51,7 +51,7 @@ fn has_expired(thing: &Thing) -> bool {
 fn decide(things: &[Thing], goal: Goal, expire_after: Option<Duration>) -> Vec<(Thing, Reason)> {
     let mut of = HashMap::new();
     let mut selection = Selection::new(goal, expire_after);
-    for (thing, id) in things.iter().zip((0..).map(Id::numbered)) {
+    for (thing, id) in things.iter().zip((0..).map(Id::at)) {
         of.insert(id, thing);
         let last_use = Moment::from_seconds(thing.last_use);
         let candidate = Candidate { last_use, rank: thing.rank, id, disk: thing.disk };

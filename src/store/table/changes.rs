@@ -133,7 +133,7 @@ impl Table {
         for (id, slot) in self.slots.all_mut() {
             slot.dirty = slot.present;
             blobs.extend(slot.present.then_some(id));
-            proofs.extend(slot.repositories.iter().map(|repository| (*repository, id)));
+            proofs.extend(slot.edges.repositories().iter().map(|repository| (*repository, id)));
         }
         self.changes = Changes {
             blobs,
@@ -207,7 +207,7 @@ impl Table {
         let unproved = std::mem::take(&mut self.changes.unproved);
         let name = |(place, digest): (RepositoryId, Digest)| {
             let repository = self.repository_at(place)?.repository.clone();
-            let is_shown = |slot: &Slot| slot.repositories.binary_search(&place).is_ok();
+            let is_shown = |slot: &Slot| slot.edges.repositories().binary_search(&place).is_ok();
             let is_proved_again = self.slots.of(&digest).is_some_and(is_shown);
             (!is_proved_again).then_some((repository, digest))
         };

@@ -97,7 +97,7 @@ impl Table {
         let slot = self.slots.get(id)?;
         let mut above = Above { table: self, slot, repositories: None };
         let mut longest = None;
-        for number in &slot.repositories {
+        for number in slot.edges.repositories() {
             let Some(repository) = self.repository_at(*number) else {
                 continue;
             };
@@ -110,7 +110,8 @@ impl Table {
     /// The manifests that list any of these.
     fn above(&self, level: &[Id]) -> Vec<Id> {
         let slots = level.iter().filter_map(|id| self.slots.get(*id));
-        let mut above: Vec<Id> = slots.flat_map(|slot| slot.parents.iter().copied()).collect();
+        let mut above: Vec<Id> =
+            slots.flat_map(|slot| slot.edges.parents().iter().copied()).collect();
         above.sort_unstable();
         above.dedup();
         above
@@ -146,8 +147,10 @@ struct Above<'t> {
 impl Above<'_> {
     fn are_shown_in(&mut self, repository: RepositoryId) -> bool {
         let find = || {
-            let parents = self.slot.parents.iter().filter_map(|id| self.table.slots.get(*id));
-            let mut shown: Vec<_> = parents.flat_map(|slot| &slot.repositories).copied().collect();
+            let parents =
+                self.slot.edges.parents().iter().filter_map(|id| self.table.slots.get(*id));
+            let mut shown: Vec<_> =
+                parents.flat_map(|slot| slot.edges.repositories()).copied().collect();
             shown.sort_unstable();
             shown.dedup();
             shown

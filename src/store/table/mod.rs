@@ -9,9 +9,11 @@
 
 mod adopted;
 mod changes;
+mod edges;
 mod held;
 mod keeping;
 mod links;
+mod media_types;
 mod names;
 mod pins;
 mod pointed;
@@ -41,6 +43,7 @@ pub use visibility::Verdict;
 
 use self::{
     changes::Changes,
+    media_types::MediaTypes,
     names::{RepositoryId, RepositorySlot},
     pins::Pins,
     slots::{ManifestSlot, Slots},
@@ -56,6 +59,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Table {
     slots: Slots,
+    media_types: MediaTypes,
     repositories: Vec<RepositorySlot>,
     repository_ids: HashMap<Repository, RepositoryId>,
     rules: Rules,
@@ -249,7 +253,7 @@ impl Table {
     /// The manifests of one kind that list any of these.
     fn parents(&self, ids: &[Id], kind: Kind) -> Vec<Id> {
         let slots = ids.iter().filter_map(|id| self.slots.get(*id));
-        let parents = slots.flat_map(|slot| slot.parents.iter().copied());
+        let parents = slots.flat_map(|slot| slot.edges.parents().iter().copied());
         let is_of_kind = |id: &Id| self.slots.get(*id).is_some_and(|slot| slot.is(kind));
         let mut parents: Vec<Id> = parents.filter(is_of_kind).collect();
         parents.sort_unstable();
@@ -307,20 +311,20 @@ impl Table {
         if let Some(manifest) = &mut slot.manifest
             && (manifest.kind != Kind::Unread || kind == Kind::Unread)
         {
-            manifest.media_type = media_type.into();
+            manifest.media_type = self.media_types.share(media_type);
             return;
         }
         let children: Box<[Id]> =
             children.iter().map(|child| self.slots.find_or_make(child, last_use)).collect();
         for child in &children {
             if let Some(slot) = self.slots.get_mut(*child) {
-                insert_sorted(&mut slot.parents, id);
+                slot.edges.add_parent(id);
             }
             self.use_all_below(*child, last_use);
         }
         if let Some(slot) = self.slots.get_mut(id) {
-            slot.manifest =
-                Some(Box::new(ManifestSlot { media_type: media_type.into(), kind, children }));
+            let media_type = self.media_types.share(media_type);
+            slot.manifest = Some(Box::new(ManifestSlot { media_type, kind, children }));
         }
     }
 
@@ -330,7 +334,7 @@ impl Table {
         let children = manifest.map(|manifest| manifest.children);
         for child in children.iter().flat_map(|children| children.iter()) {
             if let Some(slot) = self.slots.get_mut(*child) {
-                remove_sorted(&mut slot.parents, id);
+                slot.edges.remove_parent(id);
             }
             self.release_if_idle(*child);
         }
@@ -366,21 +370,4 @@ pub enum Sight {
     Unread,
     /// Everything.
     Known,
-}
-
-/// Inserts into a sorted list, and tells whether the item is new there.
-fn insert_sorted<T: Copy + Ord>(list: &mut Vec<T>, item: T) -> bool {
-    match list.binary_search(&item) {
-        Ok(_) => false,
-        Err(place) => {
-            list.insert(place, item);
-            true
-        }
-    }
-}
-
-fn remove_sorted<T: Copy + Ord>(list: &mut Vec<T>, item: T) {
-    if let Ok(place) = list.binary_search(&item) {
-        list.remove(place);
-    }
 }

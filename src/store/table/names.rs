@@ -2,12 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    num::NonZeroU32,
     sync::Arc,
     time::SystemTime,
 };
 
 use super::{
-    PointerRow, Table, insert_sorted,
+    PointerRow, Table,
     pointed::Pointed,
     ruled::Ruled,
     slots::{Id, Kind, Slot},
@@ -17,9 +18,9 @@ use crate::{
     store::{TaggedManifest, running::Moment},
 };
 
-/// The number of a repository; the same as long as the table lives.
+/// The number of a repository, from one; the same as long as the table lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RepositoryId(u32);
+pub struct RepositoryId(NonZeroU32);
 
 /// What upstream showed in a repository.
 #[derive(Debug)]
@@ -158,7 +159,7 @@ impl Table {
         let Some(slot) = self.slots.get_mut(id) else {
             return;
         };
-        let mut is_new = insert_sorted(&mut slot.repositories, repository);
+        let mut is_new = slot.edges.add_repository(repository);
         let Some(slot) = self.repository_mut(repository) else {
             return;
         };
@@ -183,7 +184,7 @@ impl Table {
         let Some(id) = self.slots.find(digest) else {
             return Vec::new();
         };
-        let repositories = self.slots.get(id).map_or(&[][..], |slot| &slot.repositories);
+        let repositories = self.slots.get(id).map_or(&[][..], |slot| slot.edges.repositories());
         repositories.iter().filter_map(|repository| self.proof_row(*repository, id)).collect()
     }
 
@@ -192,8 +193,8 @@ impl Table {
         let id = self.repository_ids.get(repository);
         let slot = self.slots.of(digest);
         id.zip(slot).is_some_and(|(id, slot)| {
-            let mut parents = slot.parents.iter().filter_map(|id| self.slots.get(*id));
-            let shown = |parent: &Slot| parent.repositories.binary_search(id).is_ok();
+            let mut parents = slot.edges.parents().iter().filter_map(|id| self.slots.get(*id));
+            let shown = |parent: &Slot| parent.edges.repositories().binary_search(id).is_ok();
             parents.any(|parent| parent.is(Kind::Image) && shown(parent))
         })
     }
@@ -245,7 +246,7 @@ impl Table {
     pub(super) fn proof_row(&self, id: RepositoryId, digest: Id) -> Option<(Repository, Proof)> {
         let repository = self.repositories.get(id.index())?;
         let slot = self.slots.get(digest)?;
-        slot.repositories.binary_search(&id).ok()?;
+        slot.edges.repositories().binary_search(&id).ok()?;
         let proof = match digest {
             digest if repository.manifests.contains(&digest) => Proof::Manifest,
             digest if repository.lists.contains(&digest) => Proof::List,
@@ -256,7 +257,7 @@ impl Table {
 
     /// Every pointer.
     pub(super) fn pointers(&self) -> impl Iterator<Item = (RepositoryId, Pointer)> {
-        let repositories = (0u32..).map(RepositoryId).zip(&self.repositories);
+        let repositories = (0..).map(RepositoryId::at).zip(&self.repositories);
         let named = |(id, slot): (_, &RepositorySlot)| {
             slot.pointers.keys().cloned().map(move |pointer| (id, pointer)).collect::<Vec<_>>()
         };
@@ -268,7 +269,7 @@ impl Table {
         let Some((id, slot)) = self.slots.find(digest).zip(self.slots.of(digest)) else {
             return Vec::new();
         };
-        let shown = slot.repositories.iter().filter_map(|id| self.repository_at(*id));
+        let shown = slot.edges.repositories().iter().filter_map(|id| self.repository_at(*id));
         let names = shown.flat_map(|slot| {
             let tags = slot.pointers_to(id).filter_map(Pointer::tag);
             let tags: Vec<String> = tags.map(|tag| format!("{}:{tag}", slot.repository)).collect();
@@ -294,7 +295,7 @@ impl Table {
             return;
         };
         let digest = slot.digest.clone();
-        for repository in std::mem::take(&mut slot.repositories) {
+        for repository in slot.edges.take_repositories() {
             self.drop_names(repository, id, &digest);
         }
     }
@@ -353,8 +354,7 @@ impl Table {
         if let Some(id) = self.repository_ids.get(repository) {
             return *id;
         }
-        // Each has a name of its own in memory: there are never four thousand million.
-        let id = RepositoryId(u32::try_from(self.repositories.len()).unwrap_or(u32::MAX));
+        let id = RepositoryId::at(self.repositories.len());
         self.repositories.push(RepositorySlot {
             ruled: Ruled::of(&self.rules, repository),
             repository: repository.clone(),
@@ -375,7 +375,7 @@ impl Table {
     fn is_of(&self, repository: &Repository, digest: Id) -> bool {
         let id = self.repository_ids.get(repository);
         let slot = self.slots.get(digest);
-        id.zip(slot).is_some_and(|(id, slot)| slot.repositories.binary_search(id).is_ok())
+        id.zip(slot).is_some_and(|(id, slot)| slot.edges.repositories().binary_search(id).is_ok())
     }
 }
 
@@ -439,7 +439,14 @@ impl Pointer {
 }
 
 impl RepositoryId {
+    /// The number of the repository at a place. Each has a name of its own in memory: there are
+    /// never four thousand million.
+    pub(super) fn at(index: usize) -> RepositoryId {
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        RepositoryId(NonZeroU32::MIN.saturating_add(number))
+    }
+
     fn index(self) -> usize {
-        self.0 as usize
+        self.0.get() as usize - 1
     }
 }

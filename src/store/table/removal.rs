@@ -9,7 +9,6 @@ use std::collections::{HashMap, HashSet};
 use super::{
     Table,
     names::{Pointer, RepositoryId, RepositorySlot},
-    remove_sorted,
     slots::{Id, Slot},
 };
 use crate::oci::{Digest, ImageName, Reference, Registry, Repository, Tag};
@@ -171,7 +170,7 @@ impl Table {
             }
             let mut names: Vec<_> = self.names_taken(target, repository, *id).collect();
             let is_image = repository.manifests.contains(id) && slot.present;
-            if names.is_empty() && slot.parents.is_empty() && is_image {
+            if names.is_empty() && slot.edges.parents().is_empty() && is_image {
                 names.push(repository.by_digest(&slot.digest));
             }
             seeds.push(Seed { digest: slot.digest.clone(), names });
@@ -186,8 +185,10 @@ impl Table {
             Target::Image(_) => false,
             Target::Untagged(Place::Everywhere) => true,
             Target::Repository(_) | Target::Untagged(_) => {
-                let mut shown = slot.repositories.iter().filter_map(|id| self.repository_at(*id));
-                !slot.repositories.is_empty() && shown.all(|slot| target.covers(&slot.repository))
+                let mut shown =
+                    slot.edges.repositories().iter().filter_map(|id| self.repository_at(*id));
+                !slot.edges.repositories().is_empty()
+                    && shown.all(|slot| target.covers(&slot.repository))
             }
         };
         (from < self.slots.end()).then(|| {
@@ -234,7 +235,7 @@ impl Table {
     /// An image of the repository that lists a manifest.
     pub fn lister(&self, repository: &Repository, digest: &Digest) -> Option<ImageName> {
         let place = self.repository(repository)?;
-        let parents = &self.slots.of(digest)?.parents;
+        let parents = self.slots.of(digest)?.edges.parents();
         let lister = parents.iter().find(|id| place.manifests.contains(id))?;
         let tag = place.pointers_to(*lister).find_map(Pointer::tag);
         let reference = match tag {
@@ -247,7 +248,7 @@ impl Table {
     /// The repositories that are concerned no longer show these.
     pub fn drop_digests(&mut self, target: &Target, digests: &[Digest]) {
         for id in digests.iter().filter_map(|digest| self.slots.find(digest)).collect::<Vec<_>>() {
-            let shown = self.slots.get(id).map(|slot| slot.repositories.clone());
+            let shown = self.slots.get(id).map(|slot| slot.edges.repositories().to_vec());
             for place in shown.unwrap_or_default() {
                 let name = self.repository_at(place).map(|slot| &slot.repository);
                 if name.is_some_and(|name| target.covers(name)) {
@@ -281,12 +282,14 @@ impl Table {
             let slot = self.repository_at(*place);
             slot.is_some_and(|slot| slot.manifests.contains(&id) || slot.lists.contains(&id))
         };
-        !self.pins.hold(id) && slot.parents.is_empty() && !slot.repositories.iter().any(shows)
+        !self.pins.hold(id)
+            && slot.edges.parents().is_empty()
+            && !slot.edges.repositories().iter().any(shows)
     }
 
     /// Whether no manifest lists it and no name needs it, but that it was asked for by digest.
     fn is_untagged(&self, target: &Target, id: Id, slot: &Slot) -> bool {
-        slot.parents.is_empty()
+        slot.edges.parents().is_empty()
             && self.node(target, id).is_some_and(|node| !node.is_needed && node.parents.is_empty())
     }
 
@@ -295,10 +298,11 @@ impl Table {
         let mut node = Node {
             digest: slot.digest.clone(),
             size: slot.present.then_some(slot.size),
-            parents: slot.parents.clone(),
+            parents: slot.edges.parents().to_vec(),
             is_needed: self.pins.hold(id),
         };
-        for place in slot.repositories.iter().filter_map(|place| self.repository_at(*place)) {
+        for place in slot.edges.repositories().iter().filter_map(|place| self.repository_at(*place))
+        {
             if !target.covers(&place.repository) {
                 node.is_needed |= place.manifests.contains(&id) || place.lists.contains(&id);
                 continue;
@@ -324,7 +328,8 @@ impl Table {
             return Vec::new();
         };
         let about = Pointer::Referrers(slot.digest.clone());
-        let places = slot.repositories.iter().filter_map(|place| self.repository_at(*place));
+        let places =
+            slot.edges.repositories().iter().filter_map(|place| self.repository_at(*place));
         let places = places.filter(|place| target.covers(&place.repository));
         places.filter_map(|place| place.meaning_of(&about)).collect()
     }
@@ -355,10 +360,9 @@ impl Table {
         let Some(slot) = self.slots.get_mut(id) else {
             return;
         };
-        if slot.repositories.binary_search(&place).is_err() {
+        if !slot.edges.remove_repository(place) {
             return;
         }
-        remove_sorted(&mut slot.repositories, place);
         let digest = slot.digest.clone();
         self.drop_names(place, id, &digest);
         self.changes.unproved.push((place, digest));

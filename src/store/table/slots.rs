@@ -3,16 +3,22 @@
 //! Links between digests are these numbers, and the digest itself is kept once: a million blobs
 //! must fit in memory.
 
-use std::{hash::BuildHasher as _, hash::RandomState, sync::Arc};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    num::NonZeroU32,
+    sync::Arc,
+};
 
 use hashbrown::HashTable;
 
-use super::{super::running::Moment, RepositoryId};
+use super::{super::running::Moment, edges::Edges};
 use crate::oci::Digest;
 
 /// The number of a slot. It may name another digest once the slot was released.
+///
+/// Counted from one, so that an optional one takes no more room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Id(u32);
+pub struct Id(NonZeroU32);
 
 /// What is known of a digest.
 #[derive(Debug)]
@@ -32,10 +38,8 @@ pub struct Slot {
     pub dirty: bool,
     /// What the manifest lists, when this is one.
     pub manifest: Option<Box<ManifestSlot>>,
-    /// Manifests that list this digest.
-    pub parents: Vec<Id>,
-    /// Repositories in which upstream showed it, sorted.
-    pub repositories: Vec<RepositoryId>,
+    /// What lists it, and where upstream showed it.
+    pub edges: Edges,
 }
 
 /// What is known of a manifest.
@@ -95,12 +99,7 @@ impl Slots {
             return id;
         }
         let id = self.put(Slot::unknown(digest.clone(), now));
-        let Slots { slots, by_digest, hasher, .. } = self;
-        let hash_of = |id: &Id| {
-            let slot = slots.get(id.index()).and_then(Option::as_ref);
-            slot.map_or(0, |slot| hasher.hash_one(&slot.digest))
-        };
-        by_digest.insert_unique(hash_of(&id), id, hash_of);
+        self.insert_hashed(self.hasher.hash_one(digest), id);
         id
     }
 
@@ -123,15 +122,24 @@ impl Slots {
 
     /// The slots numbered `from` and up, at most `count` of them.
     pub fn range(&self, from: usize, count: usize) -> impl Iterator<Item = (Id, &Slot)> {
-        let numbers = (u32::try_from(from).unwrap_or(u32::MAX)..).map(Id);
+        let numbers = (from..).map(Id::at);
         let slots = self.slots.iter().skip(from).take(count);
         numbers.zip(slots).filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
     }
 
     /// Every slot.
     pub fn all_mut(&mut self) -> impl Iterator<Item = (Id, &mut Slot)> {
-        let numbers = (0u32..).map(Id);
+        let numbers = (0..).map(Id::at);
         numbers.zip(self.slots.iter_mut()).filter_map(|(id, slot)| Some((id, slot.as_mut()?)))
+    }
+
+    fn insert_hashed(&mut self, hash: u64, id: Id) {
+        let Slots { slots, by_digest, hasher, .. } = self;
+        let hash_of = |id: &Id| {
+            let slot = slots.get(id.index()).and_then(Option::as_ref);
+            slot.map_or(0, |slot| hasher.hash_one(&slot.digest))
+        };
+        by_digest.insert_unique(hash, id, hash_of);
     }
 
     fn put(&mut self, slot: Slot) -> Id {
@@ -141,23 +149,23 @@ impl Slots {
             *place = Some(slot);
             return id;
         }
-        // Four thousand million slots do not fit in any memory that this runs in.
-        let id = Id(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        let id = Id::at(self.slots.len());
         self.slots.push(Some(slot));
         id
     }
 }
 
 impl Id {
-    /// For tests that need no slots.
-    #[cfg(test)]
-    pub fn numbered(number: u32) -> Id {
-        Id(number)
+    /// The number of the slot at a place. Four thousand million slots do not fit in any memory
+    /// that this runs in.
+    pub fn at(index: usize) -> Id {
+        let number = u32::try_from(index).unwrap_or(u32::MAX);
+        Id(NonZeroU32::MIN.saturating_add(number))
     }
 
     /// The place of the slot among all.
     pub fn index(self) -> usize {
-        self.0 as usize
+        self.0.get() as usize - 1
     }
 }
 
@@ -172,8 +180,7 @@ impl Slot {
             seen: false,
             dirty: false,
             manifest: None,
-            parents: Vec::new(),
-            repositories: Vec::new(),
+            edges: Edges::default(),
         }
     }
 
@@ -181,8 +188,8 @@ impl Slot {
     pub fn is_idle(&self) -> bool {
         !self.present
             && self.manifest.is_none()
-            && self.parents.is_empty()
-            && self.repositories.is_empty()
+            && self.edges.parents().is_empty()
+            && self.edges.repositories().is_empty()
     }
 
     /// Whether this is a manifest of the kind.
@@ -195,6 +202,11 @@ impl Slot {
 mod tests {
     use super::*;
     use crate::oci::Algorithm;
+
+    #[test]
+    fn a_slot_is_small() {
+        assert!(size_of::<Option<Slot>>() <= 96);
+    }
 
     #[test]
     fn slots_are_found_released_and_used_again() {

@@ -89,7 +89,7 @@ impl Table {
         let slots = self.slots.range(from, count).map(|(_, slot)| slot);
         let unused = slots.filter(|slot| now.since(slot.last_use) >= limit);
         let repositories: HashSet<RepositoryId> =
-            unused.flat_map(|slot| slot.repositories.iter().copied()).collect();
+            unused.flat_map(|slot| slot.edges.repositories().iter().copied()).collect();
         Some(self.registries(&repositories))
     }
 
@@ -155,5 +155,5 @@ impl Table {
 
 /// Whether a slot is more than an entry in some manifest.
 fn is_own(slot: &Slot) -> bool {
-    slot.present || slot.manifest.is_some() || !slot.repositories.is_empty()
+    slot.present || slot.manifest.is_some() || !slot.edges.repositories().is_empty()
 }
