@@ -138,9 +138,24 @@ impl Directory {
         self.0.join("scrub.json")
     }
 
-    /// sled's files.
+    /// What the index is made of.
     pub fn index(&self) -> PathBuf {
         self.0.join("index")
+    }
+
+    /// The next index, while it is being made.
+    pub fn next_index(&self) -> PathBuf {
+        self.0.join("index.next")
+    }
+
+    /// The index before, while the next one takes its place.
+    pub fn last_index(&self) -> PathBuf {
+        self.0.join("index.last")
+    }
+
+    /// The index, and what there is of others while it is being renewed.
+    pub fn indexes(&self) -> [PathBuf; 3] {
+        [self.index(), self.next_index(), self.last_index()]
     }
 
     /// Exists while [`Directory::index`] is being opened.

@@ -7,7 +7,9 @@
 //!                              with .json: where it belongs; downloads/manifest-<n>: a manifest
 //! quarantine/<algorithm>-<hex> the last few blobs that were found damaged, 1 GiB at most
 //! scrub.json                   how far the present scrub has come
-//! index/                       sled: what the table holds, derived and disposable
+//! index/                       what the table holds, derived and disposable: a snapshot of it, and
+//!                              sled with what changed since
+//! index.next, index.last       an index being made, and the one that it takes the place of
 //! index.opening                stands while index/ is being opened; found at a start, it
 //!                              tells that index/ killed its reader
 //! index.damaged-<n>            the last index/ that was of no use
@@ -36,6 +38,7 @@ mod buffers;
 mod damage;
 mod directory;
 mod downloads;
+mod encoding;
 mod eviction;
 mod examination;
 mod files;

@@ -18,6 +18,10 @@ const BELIEF: Duration = Duration::from_secs(1);
 /// a time, and a batch of rows is smaller than that.
 const GROWTH: u64 = 2 * 1024 * 1024;
 
+/// Bytes that a snapshot of the table takes for each of its slots, or less: one is written anew
+/// beside the one before.
+const SNAPSHOT_SLOT: u64 = 128;
+
 /// The unit of `st_blocks` (stat(2)), in bytes.
 const SECTOR: u64 = 512;
 
@@ -34,8 +38,14 @@ impl Overhead {
         Overhead { directory, last: Mutex::default() }
     }
 
-    /// Bytes on disk, and some for what is about to be written. Blocking.
-    pub fn bytes(&self) -> u64 {
+    /// Bytes on disk, and some for what is about to be written of a table with so many slots.
+    /// Blocking.
+    pub fn bytes(&self, slots: usize) -> u64 {
+        let snapshot = SNAPSHOT_SLOT.saturating_mul(slots as u64);
+        self.measured().saturating_add(snapshot)
+    }
+
+    fn measured(&self) -> u64 {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match *last {
             Some((at, bytes)) if at.elapsed() < BELIEF => bytes,

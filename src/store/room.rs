@@ -145,12 +145,12 @@ impl Room {
     fn standing(&self, day: &mut Day) -> io::Result<Standing> {
         let disk = statvfs(self.directory.path())?;
         let growing = self.ledger.held();
-        let totals = self.memory.with(|table| table.totals());
+        let (totals, slots) = self.memory.with(|table| (table.totals(), table.slots()));
         // Blocks of another size round up further.
         let block = disk.f_frsize.max(BLOCK);
         let rounding = totals.blobs.saturating_mul(block.saturating_sub(BLOCK));
         let blobs = totals.blocks.saturating_mul(BLOCK).saturating_add(rounding);
-        let fixed = self.overhead.bytes();
+        let fixed = self.overhead.bytes(slots);
         let held = blobs.saturating_add(growing).saturating_add(fixed);
         day.see(self.running.now().seconds().into(), held);
         let standing = Standing {

@@ -127,7 +127,7 @@ impl Shared {
             downloads: size_of(&self.directory.downloads())?,
             left_downloads: self.left_downloads()?,
             quarantine: size_of(&self.directory.quarantine())?,
-            index: size_of(&self.directory.index())?,
+            index: self.index_files()?,
             damaged_indexes: 0,
             other: 0,
             limits: self.room.limits()?,
@@ -151,16 +151,21 @@ impl Shared {
         Ok(sum)
     }
 
+    /// With one that is being made, or replaced.
+    fn index_files(&self) -> io::Result<u64> {
+        let mut sum = 0u64;
+        for path in self.directory.indexes() {
+            sum = sum.saturating_add(size_of(&path)?);
+        }
+        Ok(sum)
+    }
+
     /// Everything at the top of the directory that is counted nowhere else.
     fn other_files(&self) -> io::Result<u64> {
         let directory = &self.directory;
-        let mut counted: HashSet<_> = [
-            directory.all_blobs(),
-            directory.downloads(),
-            directory.quarantine(),
-            directory.index(),
-        ]
-        .into();
+        let mut counted: HashSet<_> =
+            [directory.all_blobs(), directory.downloads(), directory.quarantine()].into();
+        counted.extend(directory.indexes());
         counted.extend(directory.damaged_indexes()?.into_iter().map(|(_, path)| path));
         let mut sum = 0u64;
         for entry in fs::read_dir(directory.path())? {

@@ -57,7 +57,7 @@ fn homes(name: &str) -> Option<Vec<&'static str>> {
         "toml_edit" | "yaml_serde" => &[&["cli/configure"]],
         "humantime" => &[&["config", "store/layout", "admin"], &TOP],
         "bytesize" => &[&["config"], &TOP],
-        "sled" => &[&["store/index"]],
+        "sled" | "crc32fast" => &[&["store/index"]],
         "hyper_rustls" => &[&["upstream"]],
         "rustls" => &[&["upstream", "server"]],
         "hyper" | "hyper_util" => &[&["upstream", "server"], &TOP],

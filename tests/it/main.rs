@@ -64,6 +64,7 @@ mod referrers;
 mod refused_content;
 mod registries;
 mod removal;
+mod renewal;
 mod resume;
 mod routing;
 mod rules;

@@ -1,14 +1,18 @@
 //! Keeps the index up to date with the table, and the index alive.
 
 use std::{
-    fs::{File, FileTimes},
+    fs::{self, File, FileTimes},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{Index, Trouble, quarantine};
+use super::{
+    Index, Trouble, quarantine, renewal,
+    snapshot::{self, Header},
+};
 use crate::{
     clock::Clock,
+    oci::Digest,
     store::{
         directory::{Directory, Lock},
         examination::try_writing,
@@ -21,6 +25,12 @@ use crate::{
 
 /// Rows made at a time under the table's lock.
 const BATCH_ROWS: usize = 2048;
+
+/// Rows that are written as such, however few blobs there are.
+const MANY_ROWS: usize = 16 * 1024;
+
+/// Bytes that sled may always hold: it begins with half a megabyte, and grows by as much.
+const LEAST_SURPLUS: u64 = 16 << 20;
 
 /// How long the running time may go unremembered.
 const RUNNING_INTERVAL: Duration = Duration::from_secs(60);
@@ -40,6 +50,8 @@ pub struct IndexKeeper {
     /// A batch that was taken from the table but met a disk that failed.
     unwritten: Option<Batch>,
     retry_at: Option<Instant>,
+    /// Not before then, after one that failed.
+    renew_at: Option<Instant>,
     remembered: Moment,
 }
 
@@ -63,6 +75,7 @@ impl IndexKeeper {
             index,
             unwritten: None,
             retry_at: None,
+            renew_at: None,
         }
     }
 
@@ -90,18 +103,24 @@ impl IndexKeeper {
         if self.index.is_none() && !self.reopen() {
             return false;
         }
-        while let Some(batch) = self.next_batch() {
+        // While rows are written, more may come than that is for.
+        loop {
+            if self.is_to_be_renewed() && !self.renew() {
+                return false;
+            }
+            let Some(batch) = self.next_batch() else {
+                return true;
+            };
             if !self.apply(batch) {
                 return false;
             }
         }
-        true
     }
 
     /// Writes everything, whenever it was last written, and closes the index.
     pub fn finish(mut self) {
         self.memory.with(|table| table.mark_uses());
-        self.retry_at = None;
+        (self.retry_at, self.renew_at) = (None, None);
         self.keep_up();
         self.apply(Batch::default());
         self.close();
@@ -115,6 +134,54 @@ impl IndexKeeper {
         (!batch.is_empty()).then_some(batch)
     }
 
+    fn is_to_be_renewed(&self) -> bool {
+        let is_time = self.renew_at.is_none_or(|at| Instant::now() >= at);
+        is_time && (self.has_much_to_tell() || self.is_overgrown())
+    }
+
+    /// Whether a snapshot of everything is less work than the rows.
+    fn has_much_to_tell(&self) -> bool {
+        let (backlog, slots) = self.memory.with(|table| (table.backlog(), table.slots()));
+        backlog >= MANY_ROWS.max(slots / 8)
+    }
+
+    /// Whether sled holds more than the snapshot would.
+    fn is_overgrown(&self) -> bool {
+        let index = self.directory.index();
+        let size = |path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+        size(index.join("db")) > LEAST_SURPLUS.max(size(snapshot::path(&index)) / 2)
+    }
+
+    /// Takes a snapshot of everything known now, beside which sled begins empty. One that cannot be
+    /// made leaves the index as it is. Tells whether there is an index now.
+    pub(super) fn renew(&mut self) -> bool {
+        let number = self.index.as_ref().map_or(0, Index::snapshot).saturating_add(1);
+        let header = Header { number, running: self.running.now() };
+        let made = renewal::make(&self.directory, header, &self.memory, |used| self.stamp(used));
+        if let Err(trouble) = made {
+            if self.renew_at.is_none() {
+                tracing::warn!(%trouble, "the index cannot be made anew, and grows");
+            }
+            self.renew_at = Some(Instant::now() + RETRY_INTERVAL);
+            return self.index.is_some();
+        }
+        if !self.lock.is_in_place() {
+            self.leave();
+            return false;
+        }
+        (self.unwritten, self.renew_at, self.remembered) = (None, None, header.running);
+        self.close();
+        match renewal::swap(&self.directory) {
+            Ok(()) => match Index::open_made(&self.directory) {
+                Ok(index) => self.index = Some(index),
+                Err(trouble) => self.face(trouble, None),
+            },
+            // The one before knows too little by now.
+            Err(error) => self.start_anew(&error.to_string()),
+        }
+        self.index.is_some()
+    }
+
     /// Tells whether it worked.
     fn apply(&mut self, batch: Batch) -> bool {
         let Some(index) = &self.index else {
@@ -124,7 +191,7 @@ impl IndexKeeper {
         match index.apply(&batch, now) {
             Ok(()) => {
                 self.remembered = now;
-                self.stamp(&batch);
+                self.stamp(&batch.used);
                 true
             }
             Err(trouble) => {
@@ -196,9 +263,9 @@ impl IndexKeeper {
 
     /// Shows the last use to others as the file's modification time. Only a hint: a file that
     /// is gone, or not ours, keeps whatever it has.
-    fn stamp(&self, batch: &Batch) {
+    fn stamp(&self, used: &[(Digest, Moment)]) {
         let now = self.running.now();
-        for (digest, last_use) in &batch.used {
+        for (digest, last_use) in used {
             let used = self.clock.wall().checked_sub(now.since(*last_use));
             let file = File::options().write(true).open(self.directory.blob(digest));
             if let (Ok(file), Some(used)) = (file, used) {
@@ -217,8 +284,9 @@ impl IndexKeeper {
         }
     }
 
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         if let Some(index) = self.index.take() {
+            // What it wrote was synced before.
             index.close();
         }
     }
@@ -229,11 +297,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{
-        metrics::Metrics,
-        oci::{Algorithm, Digest},
-        store::table::Table,
-    };
+    use crate::{metrics::Metrics, oci::Algorithm, store::table::Table};
 
     fn keeper(data_dir: &TempDir) -> IndexKeeper {
         let (directory, lock) = Directory::open(data_dir.path()).unwrap();

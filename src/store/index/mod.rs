@@ -1,4 +1,5 @@
-//! The index: what the table holds, remembered by sled from one life to the next.
+//! The index: what the table holds, remembered by sled from one life to the next, on top of a
+//! [snapshot] that is taken anew whenever sled holds too much.
 //!
 //! It is disposable. sled 0.34 panics on damaged files, or opens them with rows missing, and
 //! after one full disk it fails until it is opened again. So all of it lives here, behind
@@ -6,7 +7,13 @@
 //! `blobs/` and `index.json`.
 
 mod keeper;
+mod reading;
+mod renewal;
 mod rows;
+mod snapshot;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs::{self, File},
@@ -41,15 +48,18 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The open index.
 pub struct Index {
-    /// Which file sled has open: what else is there later is not what is written to.
-    file: Option<(u64, u64)>,
+    /// Which files it is made of: what else is there later is not what is written to.
+    files: [Option<(u64, u64)>; 2],
     database: sled::Db,
     blobs: sled::Tree,
     pointers: sled::Tree,
     proofs: sled::Tree,
+    /// What was forgotten since the snapshot was taken, whatever became of it afterwards.
+    forgotten: sled::Tree,
     visibility: sled::Tree,
     pins: sled::Tree,
     meta: sled::Tree,
+    snapshot: u32,
 }
 
 /// Why the index does not work.
@@ -72,7 +82,9 @@ impl Index {
 
     /// Opens the index and reads all of it: the table, and the running time so far. Blocking.
     pub fn load(directory: &Directory) -> Result<(Index, Table, Moment), Trouble> {
-        let (index, (table, running)) = Index::open_and(directory, Index::read)?;
+        renewal::settle(directory)?;
+        let read = |index: &Index| index.read(&directory.index());
+        let (index, (table, running)) = Index::open_and(directory, read)?;
         Ok((index, table, running))
     }
 
@@ -84,31 +96,20 @@ impl Index {
                 self.blobs.insert(rows::digest_key(digest), rows::blob_value(row))?;
             }
             for (repository, pointer, row) in &batch.pointers {
-                let key = rows::pointer_key(repository, pointer);
-                match row {
-                    Some(row) => self.pointers.insert(key, rows::pointer_value(row))?,
-                    None => self.pointers.remove(key)?,
-                };
+                let value = row.as_ref().map(rows::pointer_value);
+                self.set(&self.pointers, rows::pointer_key(repository, pointer), value)?;
             }
             for row in &batch.proofs {
-                self.proofs.insert(
-                    rows::proof_key(&row.repository, &row.digest),
-                    rows::proof_value(row),
-                )?;
+                let key = rows::proof_key(&row.repository, &row.digest);
+                self.proofs.insert(key, rows::proof_value(row.proof))?;
             }
             for (repository, row) in &batch.verdicts {
-                let key = rows::verdict_key(repository);
-                match row {
-                    Some(row) => self.visibility.insert(key, rows::verdict_value(row))?,
-                    None => self.visibility.remove(key)?,
-                };
+                let value = row.as_ref().map(rows::verdict_value);
+                self.set(&self.visibility, rows::verdict_key(repository), value)?;
             }
             for (image, held) in &batch.pins {
-                let key = rows::pin_key(image);
-                match held {
-                    Some(held) => self.pins.insert(key, rows::pin_value(held))?,
-                    None => self.pins.remove(key)?,
-                };
+                let value = held.as_ref().map(rows::pin_value);
+                self.set(&self.pins, rows::pin_key(image), value)?;
             }
             self.meta.insert(b"running", rows::running_value(now))?;
             self.database.flush()?;
@@ -118,14 +119,27 @@ impl Index {
 
     /// Whether its files are still where they were. Blocking.
     pub fn is_in_place(&self, directory: &Directory) -> bool {
-        file_id(&directory.index()) == self.file
+        file_ids(&directory.index()) == self.files
     }
 
-    /// Lets go of the files. sled may panic even in this.
-    pub fn close(self) {
-        if catch_unwind(AssertUnwindSafe(|| drop(self))).is_err() {
+    /// The number of the snapshot that it goes with. 0: none.
+    pub fn snapshot(&self) -> u32 {
+        self.snapshot
+    }
+
+    /// Lets go of the files. sled may panic even in this: tells whether it did not.
+    pub fn close(self) -> bool {
+        let closed = catch_unwind(AssertUnwindSafe(|| drop(self)));
+        if closed.is_err() {
             tracing::debug!("the index panicked while it was closed");
         }
+        closed.is_ok()
+    }
+
+    /// Opens the index that was just made there: nothing in it can do harm. Blocking.
+    fn open_made(directory: &Directory) -> Result<Index, Trouble> {
+        wait_for_lock(&directory.index());
+        guarded(|| Index::open_database(&directory.index()))
     }
 
     /// While the index is opened and `read` runs, a marker stands beside it: if the process
@@ -159,59 +173,20 @@ impl Index {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None)
             .open()?;
+        let meta = database.open_tree("meta")?;
+        let snapshot = meta.get(b"snapshot")?;
         Ok(Index {
-            file: file_id(path),
+            files: file_ids(path),
             blobs: database.open_tree("blobs")?,
             pointers: database.open_tree("tags")?,
             proofs: database.open_tree("proofs")?,
+            forgotten: database.open_tree("forgotten")?,
             visibility: database.open_tree("visibility")?,
             pins: database.open_tree("pins")?,
-            meta: database.open_tree("meta")?,
+            snapshot: snapshot.and_then(|value| rows::read_snapshot_value(&value)).unwrap_or(0),
+            meta,
             database,
         })
-    }
-
-    /// The running time is never before a use: its own row may be lost alone.
-    fn read(&self) -> sled::Result<(Table, Moment)> {
-        let mut table = Table::default();
-        let running = self.meta.get(b"running")?;
-        let mut running =
-            running.and_then(|value| rows::read_running_value(&value)).unwrap_or_default();
-        for row in self.blobs.iter() {
-            let (key, value) = row?;
-            let digest = rows::read_digest_key(&key);
-            if let Some((digest, row)) = digest.zip(rows::read_blob_value(&value)) {
-                running = running.max(row.last_use);
-                table.restore(&digest, &row);
-            }
-        }
-        for row in self.proofs.iter() {
-            let (key, value) = row?;
-            if let Some(row) = rows::read_proof(&key, &value) {
-                table.prove(&row.repository, &row.digest, row.proof, running);
-            }
-        }
-        for row in self.pointers.iter() {
-            let (key, value) = row?;
-            let name = rows::read_pointer_key(&key);
-            if let Some(((repository, pointer), row)) = name.zip(rows::read_pointer_value(&value)) {
-                table.restore_pointer(&repository, &pointer, &row, running);
-            }
-        }
-        for row in self.visibility.iter() {
-            let (key, value) = row?;
-            if let Some((repository, row)) = rows::read_verdict(&key, &value) {
-                table.judge(&repository, row);
-            }
-        }
-        for row in self.pins.iter() {
-            let (key, value) = row?;
-            if let Some(row) = rows::read_pin(&key, &value) {
-                table.restore_pin(&row, running);
-            }
-        }
-        table.mark_remembered();
-        Ok((table, running))
     }
 
     fn apply_removals(&self, batch: &Batch) -> sled::Result<()> {
@@ -220,22 +195,37 @@ impl Index {
             for proof in self.proofs.scan_prefix(&key).keys() {
                 self.proofs.remove(proof?)?;
             }
-            self.blobs.remove(key)?;
+            self.blobs.remove(&key)?;
+            if self.snapshot > 0 {
+                self.forgotten.insert(key, &[])?;
+            }
         }
         for digest in &batch.lost {
-            self.blobs.remove(rows::digest_key(digest))?;
+            self.set(&self.blobs, rows::digest_key(digest), None)?;
         }
         for (repository, digest) in &batch.unproved {
-            self.proofs.remove(rows::proof_key(repository, digest))?;
+            self.set(&self.proofs, rows::proof_key(repository, digest), None)?;
         }
+        Ok(())
+    }
+
+    /// Writes a row. One that is no more leaves an empty one where the snapshot may have it.
+    fn set(&self, tree: &sled::Tree, key: Vec<u8>, value: Option<Vec<u8>>) -> sled::Result<()> {
+        match value {
+            Some(value) => tree.insert(key, value)?,
+            None if self.snapshot > 0 => tree.insert(key, &[])?,
+            None => tree.remove(key)?,
+        };
         Ok(())
     }
 }
 
-/// Device and number of sled's file.
-fn file_id(index: &Path) -> Option<(u64, u64)> {
-    let found = fs::metadata(index.join("db")).ok()?;
-    Some((found.dev(), found.ino()))
+/// Device and number of sled's file and of the snapshot's.
+fn file_ids(index: &Path) -> [Option<(u64, u64)>; 2] {
+    [index.join("db"), snapshot::path(index)].map(|path| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    })
 }
 
 /// Waits until nobody holds sled's own lock. A process that is killed lets go of its locks one
@@ -254,8 +244,9 @@ fn wait_for_lock(index: &Path) {
 }
 
 /// Moves the files of a broken index aside, so that a new one can be made. The one moved aside
-/// before is removed.
+/// before is removed, and so is what an unfinished renewal left.
 pub fn quarantine(directory: &Directory) -> io::Result<()> {
+    renewal::clear(directory)?;
     let earlier = directory.damaged_indexes()?;
     let number = earlier.iter().map(|(number, _)| *number).max();
     let aside = directory.damaged_index(number.map_or(1, |number| number.saturating_add(1)));

@@ -8,19 +8,18 @@
 //! | `proofs` | digest, repository | how it was shown |
 //! | `visibility` | repository | who may see it, time of the check |
 //! | `pins` | full name of an image | the digest that it holds |
+//! | `forgotten` | digest | nothing |
 //! | `meta` | `running` | the running time |
+//! | `meta` | `snapshot` | the number of the snapshot that the rest goes with |
 //!
-//! A digest is one byte for the algorithm and its raw bytes. Numbers are little-endian.
-
-use std::time::{Duration, SystemTime};
+//! What is no more but may be in the snapshot has an empty value, or a row in `forgotten`.
 
 use crate::{
-    oci::{Algorithm, Digest, ImageName, Reference, Repository, Visibility},
+    oci::{Digest, ImageName, Reference, Repository, Visibility},
     store::{
+        encoding::{put_digest, put_time, take, take_digest, take_slice, take_time},
         running::Moment,
-        table::{
-            BlobRow, Kind, ManifestRow, PinRow, Pointer, PointerRow, Proof, ProofRow, Verdict,
-        },
+        table::{BlobRow, Kind, ManifestRow, Pointer, PointerRow, Proof, Verdict},
     },
 };
 
@@ -111,8 +110,8 @@ pub fn proof_key(repository: &Repository, digest: &Digest) -> Vec<u8> {
 }
 
 /// The value of a proof.
-pub fn proof_value(row: &ProofRow) -> Vec<u8> {
-    let proof = match row.proof {
+pub fn proof_value(proof: Proof) -> Vec<u8> {
+    let proof = match proof {
         Proof::Blob => 0,
         Proof::Manifest => 1,
         Proof::List => 2,
@@ -120,17 +119,20 @@ pub fn proof_value(row: &ProofRow) -> Vec<u8> {
     vec![VERSION, proof]
 }
 
-/// Reads [`proof_key`] and [`proof_value`].
-pub fn read_proof(mut key: &[u8], value: &[u8]) -> Option<ProofRow> {
+/// Reads [`proof_key`].
+pub fn read_proof_key(mut key: &[u8]) -> Option<(Repository, Digest)> {
     let digest = take_digest(&mut key)?;
-    let repository = std::str::from_utf8(key).ok()?.parse().ok()?;
-    let proof = match take_version(value)? {
-        [0] => Proof::Blob,
-        [1] => Proof::Manifest,
-        [2] => Proof::List,
-        _ => return None,
-    };
-    Some(ProofRow { repository, digest, proof })
+    Some((std::str::from_utf8(key).ok()?.parse().ok()?, digest))
+}
+
+/// Reads [`proof_value`].
+pub fn read_proof_value(value: &[u8]) -> Option<Proof> {
+    match take_version(value)? {
+        [0] => Some(Proof::Blob),
+        [1] => Some(Proof::Manifest),
+        [2] => Some(Proof::List),
+        _ => None,
+    }
 }
 
 /// The key of what upstream said of who may see a repository.
@@ -149,9 +151,13 @@ pub fn verdict_value(row: &Verdict) -> Vec<u8> {
     value
 }
 
-/// Reads [`verdict_key`] and [`verdict_value`].
-pub fn read_verdict(key: &[u8], value: &[u8]) -> Option<(Repository, Verdict)> {
-    let repository = std::str::from_utf8(key).ok()?.parse().ok()?;
+/// Reads [`verdict_key`].
+pub fn read_verdict_key(key: &[u8]) -> Option<Repository> {
+    std::str::from_utf8(key).ok()?.parse().ok()
+}
+
+/// Reads [`verdict_value`].
+pub fn read_verdict_value(value: &[u8]) -> Option<Verdict> {
     let mut rest = take_version(value)?;
     let visibility = match take(&mut rest)? {
         [0] => Visibility::Private,
@@ -159,7 +165,7 @@ pub fn read_verdict(key: &[u8], value: &[u8]) -> Option<(Repository, Verdict)> {
         _ => return None,
     };
     let checked_at = take_time(&mut rest)?;
-    rest.is_empty().then_some((repository, Verdict { visibility, checked_at }))
+    rest.is_empty().then_some(Verdict { visibility, checked_at })
 }
 
 /// The key of a pin.
@@ -174,11 +180,19 @@ pub fn pin_value(held: &Digest) -> Vec<u8> {
     value
 }
 
-/// Reads [`pin_key`] and [`pin_value`].
-pub fn read_pin(key: &[u8], value: &[u8]) -> Option<PinRow> {
-    let image = std::str::from_utf8(key).ok()?.parse().ok()?;
-    let held = read_digest_key(take_version(value)?)?;
-    Some(PinRow { image, held })
+/// Reads [`pin_key`].
+pub fn read_pin_key(key: &[u8]) -> Option<ImageName> {
+    std::str::from_utf8(key).ok()?.parse().ok()
+}
+
+/// Reads [`pin_value`].
+pub fn read_pin_value(value: &[u8]) -> Option<Digest> {
+    read_digest_key(take_version(value)?)
+}
+
+/// Reads the number of the snapshot.
+pub fn read_snapshot_value(value: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(value.try_into().ok()?))
 }
 
 /// The value of the running time.
@@ -194,37 +208,6 @@ pub fn read_running_value(value: &[u8]) -> Option<Moment> {
     Some(Moment::from_seconds(u32::from_le_bytes(seconds)))
 }
 
-fn put_time(bytes: &mut Vec<u8>, time: SystemTime) {
-    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    bytes.extend(since_epoch.as_secs().to_le_bytes());
-    bytes.extend(since_epoch.subsec_nanos().to_le_bytes());
-}
-
-fn take_time(bytes: &mut &[u8]) -> Option<SystemTime> {
-    let seconds = u64::from_le_bytes(take(bytes)?);
-    let nanos = u32::from_le_bytes(take(bytes)?).min(999_999_999);
-    SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
-}
-
-fn put_digest(bytes: &mut Vec<u8>, digest: &Digest) {
-    bytes.push(match digest.algorithm() {
-        Algorithm::Sha256 => 1,
-        Algorithm::Sha512 => 2,
-    });
-    bytes.extend_from_slice(digest.as_bytes());
-}
-
-fn take_digest(bytes: &mut &[u8]) -> Option<Digest> {
-    let (algorithm, length) = match take(bytes)? {
-        [1] => (Algorithm::Sha256, 32),
-        [2] => (Algorithm::Sha512, 64),
-        _ => return None,
-    };
-    let (raw, rest) = bytes.split_at_checked(length)?;
-    *bytes = rest;
-    Digest::from_bytes(algorithm, raw).ok()
-}
-
 fn take_manifest(mut rest: &[u8]) -> Option<ManifestRow> {
     let kind = match take(&mut rest)? {
         [0] => Kind::Unread,
@@ -233,7 +216,7 @@ fn take_manifest(mut rest: &[u8]) -> Option<ManifestRow> {
         _ => return None,
     };
     let length = usize::try_from(u64::from_le_bytes(take(&mut rest)?)).ok()?;
-    let (media_type, mut rest) = rest.split_at_checked(length)?;
+    let media_type = take_slice(&mut rest, length)?;
     let mut children = Vec::new();
     while !rest.is_empty() {
         children.push(take_digest(&mut rest)?);
@@ -256,15 +239,12 @@ fn take_version(value: &[u8]) -> Option<&[u8]> {
     }
 }
 
-fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, rest) = bytes.split_first_chunk::<N>()?;
-    *bytes = rest;
-    Some(*taken)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
+    use crate::oci::Algorithm;
 
     fn digest(n: u8) -> Digest {
         let algorithm = if n.is_multiple_of(2) { Algorithm::Sha256 } else { Algorithm::Sha512 };
@@ -296,24 +276,26 @@ mod tests {
         let row = PointerRow { digest: digest(3), checked_at };
         assert_eq!(read_pointer_value(&pointer_value(&row)), Some(row));
         for proof in [Proof::Blob, Proof::Manifest, Proof::List] {
-            let row = ProofRow { repository: repository.clone(), digest: digest(4), proof };
-            let key = proof_key(&row.repository, &row.digest);
-            assert_eq!(read_proof(&key, &proof_value(&row)), Some(row));
+            let key = proof_key(&repository, &digest(4));
+            assert_eq!(read_proof_key(&key), Some((repository.clone(), digest(4))));
+            assert_eq!(read_proof_value(&proof_value(proof)), Some(proof));
         }
         for visibility in [Visibility::Private, Visibility::Public] {
             let row = Verdict { visibility, checked_at };
-            let (key, value) = (verdict_key(&repository), verdict_value(&row));
-            assert_eq!(read_verdict(&key, &value), Some((repository.clone(), row)));
+            assert_eq!(read_verdict_key(&verdict_key(&repository)), Some(repository.clone()));
+            let value = verdict_value(&row);
+            assert_eq!(read_verdict_value(&value), Some(row));
             for end in 0..value.len() {
-                assert_eq!(read_verdict(&key, &value[..end]), None);
+                assert_eq!(read_verdict_value(&value[..end]), None);
             }
         }
         for image in ["ghcr.io/a/b:v1".to_owned(), format!("ghcr.io/a/b@{}", digest(7))] {
-            let row = PinRow { image: image.parse().unwrap(), held: digest(7) };
-            let (key, value) = (pin_key(&row.image), pin_value(&row.held));
-            assert_eq!(read_pin(&key, &value), Some(row));
+            let image: ImageName = image.parse().unwrap();
+            assert_eq!(read_pin_key(&pin_key(&image)), Some(image));
+            let value = pin_value(&digest(7));
+            assert_eq!(read_pin_value(&value), Some(digest(7)));
             for end in 0..value.len() {
-                assert_eq!(read_pin(&key, &value[..end]), None);
+                assert_eq!(read_pin_value(&value[..end]), None);
             }
         }
         let now = Moment::from_seconds(9);

@@ -102,6 +102,24 @@ impl Table {
         batch
     }
 
+    /// About how many rows the index has to be told.
+    pub fn backlog(&self) -> usize {
+        let Changes {
+            forgotten,
+            lost,
+            blobs,
+            pointers,
+            proofs,
+            unproved,
+            verdicts,
+            pins,
+            layout: _,
+        } = &self.changes;
+        let of_blobs = forgotten.len() + lost.len() + blobs.len();
+        let of_names = pointers.len() + proofs.len() + unproved.len();
+        of_blobs + of_names + verdicts.len() + pins.len()
+    }
+
     /// Whether `index.json` is out of date.
     pub fn layout_has_changed(&self) -> bool {
         self.changes.layout
@@ -238,6 +256,31 @@ impl Table {
             children: self.digests(&manifest.children),
         });
         BlobRow { size: slot.size, last_use: slot.last_use, manifest }
+    }
+}
+
+impl Changes {
+    /// Adds what else the index has to be told, in no order: rows are made when they are asked for.
+    pub fn extend(&mut self, others: Changes) {
+        let Changes {
+            forgotten,
+            lost,
+            blobs,
+            pointers,
+            proofs,
+            unproved,
+            verdicts,
+            pins,
+            layout: _,
+        } = others;
+        self.forgotten.extend(forgotten);
+        self.lost.extend(lost);
+        self.blobs.extend(blobs);
+        self.pointers.extend(pointers);
+        self.proofs.extend(proofs);
+        self.unproved.extend(unproved);
+        self.verdicts.extend(verdicts);
+        self.pins.extend(pins);
     }
 }
 

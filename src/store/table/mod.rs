@@ -13,6 +13,7 @@ mod edges;
 mod held;
 mod keeping;
 mod links;
+mod meanings;
 mod media_types;
 mod names;
 mod pins;
@@ -20,6 +21,7 @@ mod pointed;
 mod removal;
 mod ruled;
 mod slots;
+mod snapshot;
 mod usage;
 mod visibility;
 mod withdrawn;
@@ -39,6 +41,7 @@ pub use names::{LayoutEntry, Pointer, Proof};
 pub use pins::PinRow;
 pub use removal::{Place, Plan, Seed, Target};
 pub use slots::{Id, Kind};
+pub use snapshot::Restoration;
 pub use visibility::Verdict;
 
 use self::{
@@ -47,6 +50,7 @@ use self::{
     names::{RepositoryId, RepositorySlot},
     pins::Pins,
     slots::{ManifestSlot, Slots},
+    snapshot::Ongoing,
     visibility::Verdicts,
 };
 use super::running::Moment;
@@ -71,6 +75,7 @@ pub struct Table {
     /// Files that were found on disk, and not hashed since.
     adopted: BTreeSet<Id>,
     changes: Changes,
+    ongoing: Ongoing,
 }
 
 /// What the files in `blobs/` add up to.

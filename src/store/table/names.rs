@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    PointerRow, Table,
+    PointerRow, ProofRow, Table,
     pointed::Pointed,
     ruled::Ruled,
     slots::{Id, Kind, Slot},
@@ -176,6 +176,22 @@ impl Table {
         }
         if is_new {
             self.changes.proofs.push((repository, id));
+        }
+    }
+
+    /// As [`Table::prove`], when it is known that upstream showed it as nothing more than this.
+    pub fn restore_proof(&mut self, row: &ProofRow, now: Moment) {
+        self.prove(&row.repository, &row.digest, row.proof, now);
+        let id = self.slots.find(&row.digest);
+        let place = self.repository_ids.get(&row.repository).copied();
+        let slot = place.and_then(|place| self.repository_mut(place));
+        if let Some((id, slot)) = id.zip(slot)
+            && row.proof != Proof::Manifest
+        {
+            slot.manifests.remove(&id);
+            if row.proof == Proof::List {
+                slot.lists.insert(id);
+            }
         }
     }
 
@@ -380,7 +396,7 @@ impl Table {
 }
 
 impl RepositorySlot {
-    fn set(&mut self, pointer: &Pointer, meaning: PointerSlot) {
+    pub(super) fn set(&mut self, pointer: &Pointer, meaning: PointerSlot) {
         let manifest = meaning.manifest;
         let before = self.pointers.insert(pointer.clone(), meaning).map(|slot| slot.manifest);
         if before == Some(manifest) {
@@ -396,7 +412,7 @@ impl RepositorySlot {
     }
 
     /// Tells whether it meant something.
-    fn unset(&mut self, pointer: &Pointer) -> bool {
+    pub(super) fn unset(&mut self, pointer: &Pointer) -> bool {
         let Some(meant) = self.pointers.remove(pointer) else {
             return false;
         };
@@ -446,7 +462,8 @@ impl RepositoryId {
         RepositoryId(NonZeroU32::MIN.saturating_add(number))
     }
 
-    fn index(self) -> usize {
+    /// Where the repository is.
+    pub(super) fn index(self) -> usize {
         self.0.get() as usize - 1
     }
 }

@@ -258,6 +258,14 @@ impl Table {
         }
     }
 
+    /// A repository shows a digest no longer.
+    pub fn disprove(&mut self, repository: &Repository, digest: &Digest) {
+        let place = self.repository_ids.get(repository).copied();
+        if let Some((place, id)) = place.zip(self.slots.find(digest)) {
+            self.disown(place, id);
+        }
+    }
+
     /// A repository shows none of the `count` slots from number `from`. `false`: there are no more.
     pub fn drop_all(&mut self, repository: &Repository, from: usize, count: usize) -> bool {
         let Some(place) = self.repository_ids.get(repository).copied() else {

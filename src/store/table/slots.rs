@@ -68,6 +68,11 @@ pub struct Slots {
     free: Vec<Id>,
     by_digest: HashTable<Id>,
     hasher: RandomState,
+    /// While a snapshot is taken: one more than the highest slot in it. No number may come to name
+    /// another digest then.
+    frozen: Option<usize>,
+    /// Those that are free once the snapshot is taken.
+    released: Vec<Id>,
 }
 
 impl Slots {
@@ -112,7 +117,26 @@ impl Slots {
         if let Ok(entry) = self.by_digest.find_entry(hash, |other| *other == id) {
             entry.remove();
         }
-        self.free.push(id);
+        match self.frozen {
+            Some(_) => self.released.push(id),
+            None => self.free.push(id),
+        }
+    }
+
+    /// Keeps the numbers as they are, until [`Slots::thaw`].
+    pub fn freeze(&mut self) {
+        self.frozen = Some(self.slots.len());
+    }
+
+    /// Lets numbers be used again.
+    pub fn thaw(&mut self) {
+        self.frozen = None;
+        self.free.append(&mut self.released);
+    }
+
+    /// One more than the highest slot's number that a snapshot has.
+    pub fn frozen_end(&self) -> usize {
+        self.frozen.unwrap_or(self.slots.len())
     }
 
     /// One more than the highest slot's number.
@@ -133,6 +157,52 @@ impl Slots {
         numbers.zip(self.slots.iter_mut()).filter_map(|(id, slot)| Some((id, slot.as_mut()?)))
     }
 
+    /// Makes room for so many, of those that come by [`Slots::push`].
+    pub fn reserve(&mut self, count: usize) {
+        let hasher = &self.hasher;
+        self.slots.reserve_exact(count);
+        // There is nothing yet that would have to be hashed again.
+        self.by_digest.reserve(count, |_| hasher.hash_one(()));
+    }
+
+    /// Puts the next slot, of a digest that no slot has.
+    pub fn push(&mut self, slot: Slot) {
+        let id = Id::at(self.slots.len());
+        let hash = self.hasher.hash_one(&slot.digest);
+        self.slots.push(Some(slot));
+        self.insert_hashed(hash, id);
+    }
+
+    /// Puts the next slot, free.
+    pub fn push_free(&mut self) {
+        self.free.push(Id::at(self.slots.len()));
+        self.slots.push(None);
+    }
+
+    /// Tells all that manifests list which these are. A manifest of which something is missing
+    /// has to be read again.
+    pub fn link_parents(&mut self) {
+        for index in 0..self.slots.len() {
+            let parent = Id::at(index);
+            let Some(mut manifest) = self.get_mut(parent).and_then(|slot| slot.manifest.take())
+            else {
+                continue;
+            };
+            if manifest.children.iter().any(|child| self.get(*child).is_none()) {
+                manifest.kind = Kind::Unread;
+                manifest.children = Box::default();
+            }
+            for child in &manifest.children {
+                if let Some(slot) = self.get_mut(*child) {
+                    slot.edges.add_parent(parent);
+                }
+            }
+            if let Some(slot) = self.get_mut(parent) {
+                slot.manifest = Some(manifest);
+            }
+        }
+    }
+
     fn insert_hashed(&mut self, hash: u64, id: Id) {
         let Slots { slots, by_digest, hasher, .. } = self;
         let hash_of = |id: &Id| {
@@ -143,7 +213,8 @@ impl Slots {
     }
 
     fn put(&mut self, slot: Slot) -> Id {
-        if let Some(id) = self.free.pop()
+        if self.frozen.is_none()
+            && let Some(id) = self.free.pop()
             && let Some(place) = self.slots.get_mut(id.index())
         {
             *place = Some(slot);
@@ -170,7 +241,8 @@ impl Id {
 }
 
 impl Slot {
-    fn unknown(digest: Digest, now: Moment) -> Slot {
+    /// One of which nothing is known but that it was used `now`.
+    pub fn unknown(digest: Digest, now: Moment) -> Slot {
         Slot {
             digest,
             size: 0,

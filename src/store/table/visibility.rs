@@ -56,12 +56,17 @@ impl Table {
         self.forget_verdicts(|_, _, verdict| verdict.checked_at <= limit);
     }
 
+    /// Nothing is known any more of who may see a repository.
+    pub fn forget_verdict(&mut self, repository: &Repository) {
+        self.verdicts.remove(repository);
+        self.changes.verdicts.insert(repository.clone());
+    }
+
     fn forget_verdicts(&mut self, is_done: impl Fn(&Table, &Repository, &Verdict) -> bool) {
         let done = self.verdicts.iter().filter(|(name, verdict)| is_done(self, name, verdict));
         let done: Vec<Repository> = done.map(|(name, _)| name.clone()).collect();
         for repository in done {
-            self.verdicts.remove(&repository);
-            self.changes.verdicts.insert(repository);
+            self.forget_verdict(&repository);
         }
     }
 }

@@ -1,0 +1,73 @@
+//! What a repository means by its names, as bytes and back, for the snapshot of the table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Pointer,
+    names::{PointerSlot, RepositorySlot},
+    slots::Id,
+    snapshot::{put_number, put_numbers, put_text, take_numbers, take_text},
+};
+use crate::{
+    oci::{Reference, Repository},
+    store::encoding::{put_time, take_time, take_u32},
+};
+
+impl RepositorySlot {
+    /// Appends all but the name and the rules.
+    pub(super) fn put_meanings(&self, part: &mut Vec<u8>) {
+        put_number(part, self.pointers.len());
+        for (pointer, slot) in &self.pointers {
+            match pointer {
+                Pointer::Tag(tag) => put_text(part, tag.as_str()),
+                Pointer::Referrers(subject) => put_text(part, &subject.to_string()),
+            }
+            put_number(part, slot.manifest.index());
+            put_time(part, slot.checked_at);
+        }
+        put_numbers(part, self.manifests.iter().map(|id| id.index()));
+        put_numbers(part, self.lists.iter().map(|id| id.index()));
+    }
+
+    /// Takes [`RepositorySlot::put_meanings`] off the front. No rules are about it yet.
+    pub(super) fn take_meanings(
+        repository: Repository,
+        rest: &mut &[u8],
+    ) -> Option<RepositorySlot> {
+        let mut slot = RepositorySlot {
+            repository,
+            pointers: BTreeMap::new(),
+            manifests: BTreeSet::new(),
+            lists: BTreeSet::new(),
+            ruled: None,
+        };
+        for _ in 0..take_u32(rest)? {
+            // A tag has no colon, and a digest has one.
+            let pointer = match take_text(rest)?.parse().ok()? {
+                Reference::Tag(tag) => Pointer::Tag(tag),
+                Reference::Digest(subject) => Pointer::Referrers(subject),
+            };
+            let manifest = Id::at(take_u32(rest)? as usize);
+            slot.set(&pointer, PointerSlot { manifest, checked_at: take_time(rest)? });
+        }
+        slot.manifests = take_numbers(rest)?.map(Id::at).collect();
+        slot.lists = take_numbers(rest)?.map(Id::at).collect();
+        Some(slot)
+    }
+
+    /// Drops what is said of slots that are not there.
+    pub(super) fn retain(&mut self, is_there: impl Fn(Id) -> bool) {
+        let gone = self.pointers.iter().filter(|(_, slot)| !is_there(slot.manifest));
+        for pointer in gone.map(|(pointer, _)| pointer.clone()).collect::<Vec<_>>() {
+            self.unset(&pointer);
+        }
+        self.manifests.retain(|id| is_there(*id));
+        self.lists.retain(|id| is_there(*id));
+    }
+
+    /// All that it names.
+    pub(super) fn named(&self) -> impl Iterator<Item = Id> {
+        let pointed = self.pointers.values().map(|slot| slot.manifest);
+        pointed.chain(self.manifests.iter().copied()).chain(self.lists.iter().copied())
+    }
+}
