@@ -6,16 +6,16 @@
 //! image's, for each list of referrers. What is pinned stands in an annotation of the whole: a pin
 //! outlives the descriptors, which are only of what is here.
 
+mod written;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufReader, Write as _},
+    io::{self, Write as _},
     iter,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
-
-use serde::Deserialize;
 
 use super::{
     directory::{Directory, Lock},
@@ -71,13 +71,6 @@ struct Gate {
 pub struct LayoutKeeper {
     layout: Layout,
     rest_until: Option<Instant>,
-}
-
-#[derive(Deserialize)]
-struct Written {
-    manifests: Vec<serde_json::Value>,
-    #[serde(default)]
-    annotations: serde_json::Value,
 }
 
 impl Layout {
@@ -187,22 +180,21 @@ impl LayoutKeeper {
 /// The digests that `index.json` names. Blocking.
 pub fn listed(directory: &Directory) -> io::Result<Vec<Digest>> {
     let file = File::open(directory.layout_index())?;
-    let written: Written = serde_json::from_reader(BufReader::new(file))?;
-    let descriptors = written.manifests.into_iter();
-    let read = descriptors.filter_map(|value| serde_json::from_value::<Descriptor>(value).ok());
-    Ok(read.map(|descriptor| descriptor.digest).collect())
+    let mut digests = Vec::new();
+    written::read(file, &mut |descriptor| digests.push(descriptor.digest))?;
+    Ok(digests)
 }
 
-/// Adds to the table what `index.json` says. A damaged file is set aside. Tells whether a whole
-/// one was there. Blocking.
+/// Adds to the table what `index.json` says. A damaged file is set aside, after what could be read
+/// of it was added. Tells whether a whole one was there. Blocking.
 pub fn read(directory: &Directory, table: &mut Table, now: Moment) -> io::Result<bool> {
     let path = directory.layout_index();
     let file = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         file => file?,
     };
-    let written: Written = match serde_json::from_reader(BufReader::new(file)) {
-        Ok(written) => written,
+    let annotations = match written::read(file, &mut |named| restore(&named, table, now)) {
+        Ok(annotations) => annotations,
         Err(error) => {
             let aside = path.with_extension("json.damaged");
             tracing::warn!(%error, aside = %aside.display(), "index.json is damaged and set aside");
@@ -210,12 +202,7 @@ pub fn read(directory: &Directory, table: &mut Table, now: Moment) -> io::Result
             return Ok(false);
         }
     };
-    for descriptor in written.manifests {
-        if let Ok(descriptor) = serde_json::from_value::<Descriptor>(descriptor) {
-            restore(&descriptor, table, now);
-        }
-    }
-    let pinned = written.annotations.get(PINNED).and_then(serde_json::Value::as_str);
+    let pinned = annotations.get(PINNED).and_then(serde_json::Value::as_str);
     for row in pinned.into_iter().flat_map(str::split_whitespace).filter_map(read_pin) {
         table.restore_pin(&row, now);
     }
