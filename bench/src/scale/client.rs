@@ -3,6 +3,8 @@
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -55,6 +57,22 @@ pub fn get(server: SocketAddr, path: &str) -> io::Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
+}
+
+/// Asks a daemon over its socket. The bytes of the whole answer, which must be a good one.
+pub fn command(socket: &Path, method: &str, path: &str) -> io::Result<u64> {
+    let mut stream = UnixStream::connect(socket)?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = BufReader::new(stream);
+    let mut line = String::new();
+    answer.read_line(&mut line)?;
+    if !line.starts_with("HTTP/1.1 200 ") {
+        return Err(io::Error::other(format!("{method} {path}: {line:?}")));
+    }
+    io::copy(&mut answer, &mut io::sink())
 }
 
 impl Connection {

@@ -70,6 +70,28 @@ pub fn look_ups(images: &Images, larder: &str, data_dir: &Path) -> Result<Figure
     Ok(figures)
 }
 
+/// What commands ask of a daemon over its socket.
+pub fn commands(images: &Images, larder: &str, data_dir: &Path) -> Result<Figures, Failure> {
+    eprintln!("== commands");
+    let mut figures = Figures::default();
+    let daemon = Daemon::start(larder, data_dir, "10m")?;
+    daemon.wait_until_settled(images)?;
+    let process = daemon.process.id().to_string();
+    for (command, method, path) in [
+        ("ls", "GET", "/api/v1/images"),
+        ("du", "GET", "/api/v1/usage"),
+        ("sweep", "POST", "/api/v1/sweep"),
+    ] {
+        let began = Instant::now();
+        let length = client::command(&data_dir.join("admin.sock"), method, path)?;
+        let took = seconds(began.elapsed());
+        figures.add(&format!("{command}: whole answer"), format!("{took}, {}", mebibytes(length)));
+    }
+    figures.add("peak memory with them", mebibytes(memory(&process, "VmHWM")?));
+    daemon.stop(Signal::TERM)?;
+    Ok(figures)
+}
+
 impl Daemon {
     /// Without any upstream that answers: everything is a hit.
     fn start(larder: &str, data_dir: &Path, sweeps: &str) -> Result<Daemon, Failure> {

@@ -56,6 +56,7 @@ fn run(images: &Images, directory: &str, larder: &str, results: &str) -> Result<
     }
     figures.extend(daemon::starts(images, larder, &data_dir)?);
     figures.extend(daemon::look_ups(images, larder, &data_dir)?);
+    figures.extend(daemon::commands(images, larder, &data_dir)?);
     for name in ["look-ups", "touches", "loss"] {
         figures.extend(phase(name, images, &data_dir)?);
     }
