@@ -1,7 +1,5 @@
 //! What a repository means by its names, as bytes and back, for the snapshot of the table.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::{
     Pointer,
     names::{PointerSlot, RepositorySlot},
@@ -34,13 +32,7 @@ impl RepositorySlot {
         repository: Repository,
         rest: &mut &[u8],
     ) -> Option<RepositorySlot> {
-        let mut slot = RepositorySlot {
-            repository,
-            pointers: BTreeMap::new(),
-            manifests: BTreeSet::new(),
-            lists: BTreeSet::new(),
-            ruled: None,
-        };
+        let mut slot = RepositorySlot::new(repository);
         for _ in 0..take_u32(rest)? {
             // A tag has no colon, and a digest has one.
             let pointer = match take_text(rest)?.parse().ok()? {

@@ -371,14 +371,9 @@ impl Table {
             return *id;
         }
         let id = RepositoryId::at(self.repositories.len());
-        self.repositories.push(RepositorySlot {
-            ruled: Ruled::of(&self.rules, repository),
-            repository: repository.clone(),
-            pointers: BTreeMap::new(),
-            pointed: Pointed::default(),
-            manifests: BTreeSet::new(),
-            lists: BTreeSet::new(),
-        });
+        let ruled = Ruled::of(&self.rules, repository);
+        let slot = RepositorySlot { ruled, ..RepositorySlot::new(repository.clone()) };
+        self.repositories.push(slot);
         self.repository_ids.insert(repository.clone(), id);
         id
     }
@@ -396,6 +391,18 @@ impl Table {
 }
 
 impl RepositorySlot {
+    /// Of which nothing is known, and no rules are about it yet.
+    pub(super) fn new(repository: Repository) -> RepositorySlot {
+        RepositorySlot {
+            repository,
+            pointers: BTreeMap::new(),
+            pointed: Pointed::default(),
+            manifests: BTreeSet::new(),
+            lists: BTreeSet::new(),
+            ruled: None,
+        }
+    }
+
     pub(super) fn set(&mut self, pointer: &Pointer, meaning: PointerSlot) {
         let manifest = meaning.manifest;
         let before = self.pointers.insert(pointer.clone(), meaning).map(|slot| slot.manifest);
