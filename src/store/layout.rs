@@ -113,11 +113,22 @@ impl Layout {
     /// Writes the file as of now, or of a moment during the call, once it is allowed. What fails is
     /// tried again by the keeper. Blocking; the table is locked for one repository at a time.
     pub fn write(&self) -> io::Result<()> {
-        let mut allowed = self.gate();
-        while !*allowed {
-            let opened = self.gate.opened.wait(allowed);
-            allowed = opened.unwrap_or_else(PoisonError::into_inner);
+        self.write_within(self.gate())
+    }
+
+    /// As [`Layout::write`], if the file is out of date. A write under way is waited for: what it has
+    /// taken up is not on the disk before its end.
+    fn write_changes(&self) -> io::Result<()> {
+        let gate = self.gate();
+        if !self.memory.with(|table| table.layout_has_changed()) {
+            return Ok(());
         }
+        self.write_within(gate)
+    }
+
+    fn write_within(&self, gate: MutexGuard<'_, bool>) -> io::Result<()> {
+        let opened = self.gate.opened.wait_while(gate, |allowed| !*allowed);
+        let _gate = opened.unwrap_or_else(PoisonError::into_inner);
         self.memory.with(Table::take_layout_change);
         let written = self.write_all();
         written.inspect_err(|error| {
@@ -157,23 +168,19 @@ impl LayoutKeeper {
         if self.rest_until.is_some_and(|until| begun < until) || !self.layout.is_allowed() {
             return;
         }
-        self.write_changes();
+        // What fails is tried again.
+        let _ = self.layout.write_changes();
         self.rest_until = Some(Instant::now() + LEAST_REST.max(begun.elapsed() * REST));
     }
 
     /// Writes the file if it is out of date, without a rest. Tells whether it is up to date then.
     pub fn write_now(&mut self) -> bool {
-        self.write_changes()
+        self.layout.write_changes().is_ok()
     }
 
     /// Writes the file if it is out of date.
     pub fn finish(mut self) {
-        self.write_changes();
-    }
-
-    /// Tells whether the file is up to date.
-    fn write_changes(&mut self) -> bool {
-        !self.layout.memory.with(|table| table.layout_has_changed()) || self.layout.write().is_ok()
+        self.write_now();
     }
 }
 
@@ -314,7 +321,30 @@ fn read_pin(text: &str) -> Option<PinRow> {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::mpsc, thread};
+
     use super::*;
+    use crate::metrics::Metrics;
+
+    /// Who asks whether all is written is not told so while it is only being written.
+    #[test]
+    fn a_write_under_way_is_waited_for() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let (directory, lock) = Directory::open(data_dir.path()).unwrap();
+        let memory = Memory::new(Table::default(), Arc::clone(&metrics));
+        let health = Health::new(metrics);
+        let layout = Layout::new(directory, memory, Arc::new(lock), health);
+        layout.allow();
+        let under_way = layout.gate();
+        let mut keeper = LayoutKeeper::new(layout.clone());
+        let (sender, written) = mpsc::channel();
+        let asking = thread::spawn(move || sender.send(keeper.write_now()));
+        assert!(written.recv_timeout(Duration::from_millis(50)).is_err());
+        drop(under_way);
+        assert!(written.recv().unwrap());
+        asking.join().unwrap().unwrap();
+    }
 
     #[test]
     fn pins_are_read_as_they_are_written() {
