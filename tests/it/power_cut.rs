@@ -32,11 +32,15 @@ use self::{
 };
 use crate::support::{
     Client, FakeRegistry, Fault, Gate, Image, Index, TestMirror, Upstream,
+    admin::over_socket,
     binary::Daemon,
-    mirror::{Builder, blob_path, blob_url, load_directory, manifest_path},
+    mirror::{Builder, blob_path, blob_url, load_directory, manifest_path, metric},
     random_bytes, sha256,
     wait::until,
 };
+
+/// The image that is pinned and unpinned.
+const PINNED: &str = "docker.io/library/pinned:latest";
 
 /// States that are on disk at a time.
 const STATES: usize = 64;
@@ -45,13 +49,19 @@ const STATES: usize = 64;
 #[ignore = "needs strace; tests/run installs it"]
 async fn after_every_operation_the_power_may_be_cut() {
     let recorded = Recorded::new().await;
+    let marked = recorded.marked();
     let (mut disk, mut seen, mut states) = (Disk::default(), BTreeSet::new(), Vec::new());
     for (number, operation) in recorded.operations.iter().enumerate() {
         disk.apply(operation);
         for cut in cuts(number) {
             let state = disk.state(cut);
-            if seen.insert(state.clone()) {
-                states.push(Found::lay_out(&disk, &state, cut, number));
+            let is_pinned = match marked.map(|mark| number >= mark) {
+                [true, false, false] => Some(true),
+                [true, true, true] => Some(false),
+                _ => None,
+            };
+            if seen.insert((state.clone(), is_pinned)) {
+                states.push(Found::lay_out(&disk, &state, cut, number, is_pinned));
             }
         }
         if states.len() >= STATES {
@@ -87,6 +97,8 @@ struct Recorded {
     cache: Cache,
     /// Everything that upstream has.
     contents: BTreeMap<Digest, Bytes>,
+    /// What is pulled after the pin was answered, before it is taken away, and after that was answered.
+    marks: [Digest; 3],
 }
 
 impl Recorded {
@@ -115,7 +127,18 @@ impl Recorded {
             operations: trace::read(&traces, &data_dir),
             cache: load_directory(kept.path()).cache,
             contents: content.contents(),
+            marks: content.marks.each_ref().map(|mark| sha256(mark)),
         }
+    }
+
+    /// After how many operations each mark was come to.
+    fn marked(&self) -> [usize; 3] {
+        self.marks.each_ref().map(|mark| {
+            let names = |path: &Path| path.to_string_lossy().contains(&*mark.encoded());
+            let is_begun =
+                |operation: &Operation| matches!(operation, Operation::Create { path, .. } if names(path));
+            self.operations.iter().position(is_begun).unwrap()
+        })
     }
 }
 
@@ -125,6 +148,9 @@ struct Content {
     new: Image,
     index: Index,
     broken_off: Bytes,
+    pinned: Image,
+    /// As [`Recorded::marks`].
+    marks: [Bytes; 3],
 }
 
 impl Content {
@@ -138,16 +164,25 @@ impl Content {
             new: image(2),
             index: Index::of(vec![image(3), image(4)]),
             broken_off: random_bytes(5, 40_000),
+            pinned: image(6),
+            marks: [7, 8, 9].map(|seed| random_bytes(seed, 300)),
         };
+        registry.put_image("library/pinned", "latest", &content.pinned);
+        for mark in &content.marks {
+            registry.put_blob("library/index", mark);
+        }
         registry.put_image("library/moves", "latest", &content.old);
         registry.put_index("library/index", "latest", &content.index);
         registry.put_blob("library/index", &content.broken_off);
         content
     }
 
-    /// Pulls, a tag that moves, an image that expires, and a download that is broken off.
+    /// Pulls, a pin, a tag that moves, an image that expires, and a download that is broken off.
     async fn first_life(&self, registry: &FakeRegistry, daemon: &Daemon) {
         let client = daemon.client();
+        pull(&client, "library/pinned", "latest", &self.pinned).await;
+        change_pin(daemon, "pin").await;
+        self.mark(&client, 0).await;
         pull(&client, "library/moves", "latest", &self.old).await;
         registry.put_image("library/moves", "latest", &self.new);
         pull(&client, "library/moves", "latest", &self.new).await;
@@ -162,13 +197,23 @@ impl Content {
         assert!(response.read_some(10_000).await.is_some());
     }
 
-    /// Goes on with the download, and lets everything else expire.
+    /// Goes on with the download, lets everything else expire but what is pinned, and unpins.
     async fn second_life(&self, daemon: &Daemon) {
         let client = daemon.client();
         let path = blob_url("library/index", &sha256(&self.broken_off));
         client.get(&path).await.expect(&self.broken_off).await;
         until_gone(daemon, &self.new.digest()).await;
         self.pull_index(&client).await;
+
+        assert!(blob_path(&daemon.data_dir(), &self.pinned.digest()).exists());
+        self.mark(&client, 1).await;
+        change_pin(daemon, "unpin").await;
+        self.mark(&client, 2).await;
+    }
+
+    async fn mark(&self, client: &Client, number: usize) {
+        let mark = &self.marks[number];
+        client.get(&blob_url("library/index", &sha256(mark))).await.expect(mark).await;
     }
 
     async fn pull_index(&self, client: &Client) {
@@ -179,9 +224,9 @@ impl Content {
     }
 
     fn contents(&self) -> BTreeMap<Digest, Bytes> {
-        let images = [&self.old, &self.new].into_iter().chain(&self.index.images);
+        let images = [&self.old, &self.new, &self.pinned].into_iter().chain(&self.index.images);
         let blobs = images.flat_map(|image| image.blobs().chain([&image.manifest]));
-        let blobs = blobs.chain([&self.index.manifest, &self.broken_off]);
+        let blobs = blobs.chain([&self.index.manifest, &self.broken_off]).chain(&self.marks);
         blobs.map(|blob| (sha256(blob), blob.clone())).collect()
     }
 }
@@ -194,9 +239,19 @@ async fn pull(client: &Client, repository: &str, reference: &str, image: &Image)
     }
 }
 
+async fn change_pin(daemon: &Daemon, question: &str) {
+    let socket = daemon.data_dir().join("admin.sock");
+    let path = format!("POST /api/v1/{question}");
+    let asked = format!(r#"{{"images":["{PINNED}"]}}"#);
+    let answer = over_socket(&socket, &[&path, "content-type: application/json"], &asked).await;
+    assert!(answer.status == 200 && !answer.text.contains("error"), "{answer:?}");
+}
+
+/// Returns once a manifest has expired.
 async fn until_gone(daemon: &Daemon, digest: &Digest) {
-    let path = blob_path(&daemon.data_dir(), digest);
-    until("a manifest to come", async || path.exists()).await;
+    let (path, admin) = (blob_path(&daemon.data_dir(), digest), daemon.admin());
+    let expired = r#"larder_evicted_blobs_total{reason="expired"}"#;
+    until("something to expire", async || metric(&admin, expired).await > 0.0).await;
     until("a manifest to leave", async || !path.exists()).await;
 }
 
@@ -204,22 +259,30 @@ async fn until_gone(daemon: &Daemon, digest: &Digest) {
 struct Found {
     directory: TempDir,
     promised: Vec<PathBuf>,
+    /// `None`: it may be or not.
+    is_pinned: Option<bool>,
     case: String,
 }
 
 impl Found {
-    fn lay_out(disk: &Disk, state: &State, cut: Cut, number: usize) -> Found {
+    fn lay_out(
+        disk: &Disk,
+        state: &State,
+        cut: Cut,
+        number: usize,
+        is_pinned: Option<bool>,
+    ) -> Found {
         let directory = in_memory();
         let promised: Vec<PathBuf> = disk.promised().map(Path::to_owned).collect();
         let case = format!("{cut:?} after operation {number}");
         disk.write(state, directory.path(), |path, bytes| {
             if cut == Cut::Killed { bytes } else { in_another_boot(path, bytes) }
         });
-        Found { directory, promised, case }
+        Found { directory, promised, is_pinned, case }
     }
 
     async fn examine(self, recorded: &Recorded) {
-        let Found { directory, promised, case } = &self;
+        let Found { directory, promised, is_pinned, case } = &self;
         for path in promised {
             assert!(directory.path().join(path).exists(), "{case}: {path:?} is gone");
         }
@@ -242,6 +305,9 @@ impl Found {
                 assert!(store.tag(repository, tag).is_some(), "{case}: {repository}:{tag}");
             }
             assert!(store.manifest(digest).await.unwrap().is_some(), "{case}: {digest}");
+        }
+        if let Some(is_pinned) = is_pinned {
+            assert_eq!(store.is_pinned(&PINNED.parse().unwrap()), *is_pinned, "{case}");
         }
         store.close().await;
         drop(store);

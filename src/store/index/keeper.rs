@@ -103,17 +103,19 @@ impl IndexKeeper {
         if self.index.is_none() && !self.reopen() {
             return false;
         }
-        // While rows are written, more may come than that is for.
+        let mut has_applied = false;
         loop {
+            // While rows are written, more may come than that is for.
             if self.is_to_be_renewed() && !self.renew() {
                 return false;
             }
             let Some(batch) = self.next_batch() else {
-                return true;
+                return !has_applied || self.sync();
             };
             if !self.apply(batch) {
                 return false;
             }
+            has_applied = true;
         }
     }
 
@@ -198,6 +200,18 @@ impl IndexKeeper {
                 self.face(trouble, Some(batch));
                 false
             }
+        }
+    }
+
+    /// Tells whether it worked.
+    fn sync(&mut self) -> bool {
+        match self.index.as_ref().map(|index| index.sync(&self.directory)) {
+            Some(Ok(())) => true,
+            Some(Err(trouble)) => {
+                self.face(trouble, None);
+                false
+            }
+            None => false,
         }
     }
 

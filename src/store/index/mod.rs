@@ -117,6 +117,13 @@ impl Index {
         })
     }
 
+    /// Makes sure that what was applied outlasts a power cut: sled's own flush leaves that to
+    /// sync_file_range(2), which promises nothing of the kind. Blocking.
+    pub fn sync(&self, directory: &Directory) -> Result<(), Trouble> {
+        let log = File::open(directory.index().join("db")).and_then(|log| log.sync_data());
+        log.map_err(Trouble::from)
+    }
+
     /// Whether its files are still where they were. Blocking.
     pub fn is_in_place(&self, directory: &Directory) -> bool {
         file_ids(&directory.index()) == self.files
