@@ -1,6 +1,6 @@
 //! A scrub that somebody asked for: now, of everything or of one image, as fast as one reader can.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc};
 
 use super::{
     examiner::{Ended, Examiner},
@@ -92,6 +92,7 @@ impl Store {
     /// # Errors
     /// What the disk says.
     pub async fn look_around(&self) -> io::Result<Vec<Finding>> {
+        self.looked_around().await;
         let store = Arc::clone(&self.0);
         blocking(move || {
             let mut findings = foreign_files(&store)?;
@@ -175,12 +176,19 @@ fn foreign_files(store: &Shared) -> io::Result<Vec<Finding>> {
     Ok(foreign)
 }
 
+/// What goes while the file is read was taken out of it before: it is not named at a second look.
 fn dangling_names(store: &Shared) -> Vec<Finding> {
-    let listed = match layout::listed(&store.directory) {
-        Ok(listed) => listed,
-        Err(error) => return vec![Finding::Layout(error.to_string())],
-    };
+    let twice = || Ok((gone_but_named(store)?, gone_but_named(store)?));
+    match twice() {
+        Ok((once, again)) => {
+            let finding = |digest| Finding::Layout(format!("{digest} is not here"));
+            once.intersection(&again).map(finding).collect()
+        }
+        Err::<_, io::Error>(error) => vec![Finding::Layout(error.to_string())],
+    }
+}
+
+fn gone_but_named(store: &Shared) -> io::Result<BTreeSet<Digest>> {
     let is_gone = |digest: &Digest| store.memory.with(|table| table.size(digest)).is_none();
-    let gone = listed.into_iter().filter(is_gone);
-    gone.map(|digest| Finding::Layout(format!("{digest} is not here"))).collect()
+    Ok(layout::listed(&store.directory)?.into_iter().filter(is_gone).collect())
 }
