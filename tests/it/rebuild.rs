@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     FakeRegistry, Image, Mode, TestMirror, Upstream,
+    admin::over_socket,
     binary::Daemon,
     mirror::{blob_path, blob_url, manifest_path, metric},
     sha256,
@@ -18,8 +19,8 @@ const LAYERS: usize = 8;
 /// How much work a rebuild may be for each blob: 10 s for 100,000.
 const WORK: Duration = Duration::from_micros(100);
 
-/// With nothing but the files and `index.json`, every tag is served at once, and every blob is
-/// known again after no more work than `WORK`. Work, not time: other tests run beside this one.
+/// With nothing but the files and `index.json`, every tag is served at once, every pin holds, and every
+/// blob is known again after no more work than `WORK`. Work, not time: other tests run beside this one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_index_is_rebuilt_while_its_images_are_served() {
     rebuild(2_000).await;
@@ -47,7 +48,21 @@ async fn rebuild(images: u64) {
     }
     let (work, limit) = (daemon.work(), WORK * u32::try_from(blobs).unwrap());
     eprintln!("{blobs} blobs known after {work:?} of work");
+    assert_pinned(&daemon).await;
     assert!(work < limit, "{work:?} of work for {blobs} blobs");
+}
+
+/// What is not pinned cannot be unpinned.
+async fn assert_pinned(daemon: &Daemon) {
+    let socket = daemon.data_dir().join("admin.sock");
+    let unpin = ["POST /api/v1/unpin", "content-type: application/json"];
+    for image in pinned().chain(["docker.io/library/large:v1".to_owned()]) {
+        let asked = json!({ "images": [image] }).to_string();
+        let answer = over_socket(&socket, &unpin, &asked).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let was_pinned = !answer.text.contains("not pinned");
+        assert_eq!(was_pinned, pinned().any(|pinned| pinned == image), "{answer:?}");
+    }
 }
 
 async fn expect_image(daemon: &Daemon, number: u64) {
@@ -61,6 +76,12 @@ async fn expect_image(daemon: &Daemon, number: u64) {
 
 fn tag(number: u64) -> String {
     format!("v{number}")
+}
+
+/// A tag, and an image by its digest.
+fn pinned() -> impl Iterator<Item = String> {
+    let by_digest = format!("docker.io/library/large@{}", small_image(2).digest());
+    ["docker.io/library/large:v0".to_owned(), by_digest].into_iter()
 }
 
 /// As small as an image can be that shares nothing with others.
@@ -80,7 +101,13 @@ fn write_store(data_dir: &Path, images: u64) {
         }
         manifests.push(named(&image, number));
     }
-    let index = json!({ "schemaVersion": 2, "manifests": manifests });
+    let mut pins: Vec<String> = pinned().collect();
+    pins[0] += &format!("@{}", small_image(0).digest());
+    let index = json!({
+        "schemaVersion": 2,
+        "manifests": manifests,
+        "annotations": { "io.larder.pinned": pins.join(" ") },
+    });
     fs::write(data_dir.join("index.json"), index.to_string()).unwrap();
 }
 
