@@ -7,7 +7,9 @@ use futures_util::future::join_all;
 use larder::oci::Digest;
 
 use crate::support::{
-    FakeRegistry, Fault, Gate, Image, TestMirror, Upstream, mirror::blob_url, random_bytes, sha256,
+    FakeRegistry, Fault, Gate, Image, Mode, Random, TestMirror, Upstream,
+    mirror::{blob_url, manifest_path},
+    random_bytes, sha256,
     wait::until,
 };
 
@@ -80,6 +82,100 @@ async fn what_is_used_stays() {
     for blob in used.blobs() {
         assert!(mirror.has_blob(&sha256(blob)));
     }
+}
+
+/// A pinned image is a hit after ten times the limit was pulled.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_pinned_is_never_evicted() {
+    let (registry, base) = (FakeRegistry::start().await, random_bytes(7, MIB));
+    let pinned = Image::with_layers(1000, vec![layer(1000, &base), layer(1001, &base)]);
+    registry.put_image("library/pinned", "v1", &pinned);
+    let mirror = pinning(&registry).await;
+    mirror.pull("library/pinned", "v1", &pinned).await;
+    for number in 0..120 {
+        let digest = registry.put_blob("library/x", &layer(number, &base));
+        mirror.pull_blob("library/x", &digest).await;
+    }
+    let evicted = mirror.metric(r#"larder_evicted_bytes_total{reason="max_size"}"#).await;
+    assert!(evicted > 90.0 * MIB as f64, "{evicted}");
+    let before = upstream_gets(&registry);
+    mirror.pull("library/pinned", "v1", &pinned).await;
+    assert_eq!(upstream_gets(&registry), before);
+}
+
+/// When all the room is pinned, what does not fit passes through, and what is pinned stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_fits_may_be_pinned() {
+    let (registry, base) = (FakeRegistry::start().await, random_bytes(8, MIB));
+    let mirror = pinning(&registry).await;
+    let images = (0..16).map(|seed| Image::with_layers(seed as u64, vec![layer(seed, &base)]));
+    let images: Vec<Image> = images.collect();
+    for (number, image) in images.iter().enumerate() {
+        let tag = format!("v{number}");
+        registry.put_image("library/pinned", &tag, image);
+        mirror.manifest("library/pinned", &tag).await;
+        for blob in image.blobs() {
+            mirror.get(&blob_url("library/pinned", &sha256(blob))).await.expect(blob).await;
+        }
+        assert!(used(&mirror.data_dir()) <= MAX_SIZE);
+    }
+    until("no download", async || mirror.metric("larder_downloads_in_flight").await == 0.0).await;
+    assert!(mirror.metric(r#"larder_passthrough_total{reason="no_room"}"#).await >= 4.0);
+    assert_eq!(mirror.metric("larder_evicted_blobs_total").await, 0.0);
+    let kept = images.iter().take_while(|image| mirror.has_blob(&sha256(&image.layers[0])));
+    assert!(kept.count() >= 5);
+}
+
+async fn pinning(registry: &FakeRegistry) -> TestMirror {
+    let rule = toml::toml! {
+        match = "docker.io/library/pinned"
+        pin = true
+    };
+    let builder = TestMirror::builder().upstream(Upstream::docker_io(registry));
+    builder
+        .set("cache.max_size", format!("{MAX_SIZE}B"))
+        .set("cache.rule", vec![rule])
+        .start()
+        .await
+}
+
+/// Whatever is pulled and evicted, a tag that is a hit pulls whole without upstream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hit_is_a_whole_image() {
+    let (registry, base) = (FakeRegistry::start().await, random_bytes(9, MIB));
+    let mirror = limited(&registry).await;
+    let layers: Vec<Bytes> = (0..20).map(|seed| layer(seed, &base)).collect();
+    let mut random = Random::new(1);
+    let images: Vec<Image> = (0..30)
+        .map(|seed| {
+            let chosen = (0..=random.index(3)).map(|_| layers[random.index(20)].clone());
+            Image::with_layers(seed, chosen.collect())
+        })
+        .collect();
+    for (number, image) in images.iter().enumerate() {
+        registry.put_image("library/x", &format!("v{number}"), image);
+    }
+    for _ in 0..60 {
+        let number = random.index(30);
+        mirror.manifest("library/x", &format!("v{number}")).await;
+        // Some clients have layers of it already, or hang up.
+        for blob in images[number].blobs().skip(random.index(3)) {
+            mirror.get(&blob_url("library/x", &sha256(blob))).await.expect(blob).await;
+        }
+    }
+    until("no download", async || mirror.metric("larder_downloads_in_flight").await == 0.0).await;
+    registry.set_mode(Mode::Down).await;
+    let mut hits = 0;
+    for (number, image) in images.iter().enumerate() {
+        let manifest = mirror.get(&manifest_path("library/x", &format!("v{number}"))).await;
+        if manifest.status == 200 {
+            hits += 1;
+            for blob in image.blobs() {
+                mirror.get(&blob_url("library/x", &sha256(blob))).await.expect(blob).await;
+            }
+        }
+    }
+    assert!((1..30).contains(&hits), "{hits}");
 }
 
 /// Forty cold blobs at once are thirty more than there is room for. Those pass through, and nothing is
