@@ -1,12 +1,14 @@
 //! kill -9, again and again on one data directory, while everything is going on: pulls that fill,
-//! pulls that hit, tags that move, sweeps.
+//! pulls that hit, tags that move, sweeps, scrubs, removals, pins.
 //!
 //! A kill costs what was under way, and nothing else. Each run prints the seed of its rounds.
+
+mod commands;
 
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -15,6 +17,7 @@ use larder::oci::Digest;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+use self::commands::{Change, Commands, Promised, refusal};
 use crate::support::{
     Client, FakeRegistry, Fault, Image, Random, TestMirror, Upstream,
     binary::Daemon,
@@ -29,8 +32,16 @@ const ROUNDS: u64 = 200;
 /// The latest moment of a round in which it is killed, in milliseconds.
 const LATEST: u64 = 250;
 
-/// Images that are pulled in every round, so that they never expire.
+/// Images that are pulled in every round, and do not expire in a slow one either.
 const KEPT: u64 = 3;
+
+/// An image that is pinned and otherwise left alone, but for a pull every so many rounds: by then it
+/// would have expired.
+const PINNED: &str = "docker.io/library/pinned:latest";
+const REST: u64 = 40;
+
+/// The kept image whose pin comes and goes.
+const CHANGING: &str = "docker.io/library/kept:v1";
 
 /// More than one round leaves under `downloads/`: of each of its blobs a file and a note.
 const MOST_LEFT: usize = 20;
@@ -50,6 +61,8 @@ struct World {
     daemon: Option<Daemon>,
     random: Random,
     kept: Vec<Image>,
+    pinned: Image,
+    is_changing_pinned: bool,
     /// What the last round pulled.
     last: Vec<Image>,
 }
@@ -62,13 +75,26 @@ impl World {
         for (number, image) in kept.iter().enumerate() {
             registry.put_image("library/kept", &format!("v{number}"), image);
         }
+        let pinned = image(KEPT, 10_000);
+        registry.put_image("library/pinned", "latest", &pinned);
         let upstream = Upstream::docker_io(&registry).set("tag_ttl", "1h");
         let mirror = TestMirror::builder()
             .upstream(upstream)
             .set("cache.expire_after", "4s")
+            .set("cache.rule", vec![long_life("docker.io/library/kept")])
             .set("cache.sweep_interval", "50ms");
-        let daemon = Some(Daemon::start(mirror).await);
-        let world = World { registry, daemon, random: Random::new(seed), kept, last: Vec::new() };
+        let daemon = Daemon::start(mirror).await;
+        expect_image(&daemon.client(), "library/pinned", "latest", &pinned).await;
+        commands::pin(&socket(&daemon), PINNED).await;
+        let world = World {
+            registry,
+            daemon: Some(daemon),
+            random: Random::new(seed),
+            kept,
+            pinned,
+            is_changing_pinned: false,
+            last: Vec::new(),
+        };
         world.pull_kept().await;
         world
     }
@@ -77,19 +103,23 @@ impl World {
     async fn round(&mut self, round: u64) {
         let new = self.publish(round);
         let pulls = self.pull_all(&new);
+        let commands = self.command();
         let moment = Duration::from_millis(self.random.below(LATEST));
         tokio::time::sleep(moment).await;
         let before = named(&self.daemon().data_dir());
+        commands.end();
         let daemon = self.daemon.take().unwrap();
         self.daemon = Some(daemon.kill_and_restart().await);
         pulls.join_all().await;
 
         self.assert_tags_known(&before).await;
+        self.assert_done(commands.promised().await).await;
+        self.assert_pinned_stays(round).await;
         self.pull_kept().await;
         for image in &new {
             expect_image(&self.daemon().client(), "library/new", &tag_of(image), image).await;
         }
-        self.assert_nothing_piles_up();
+        self.assert_nothing_piles_up().await;
         self.last = new;
     }
 
@@ -98,7 +128,7 @@ impl World {
         let expired = |image: &Image| !blob_path(&daemon.data_dir(), &image.digest()).exists();
         until("what nobody uses to expire", async || self.last.iter().all(expired)).await;
         self.assert_all_right();
-        assert!(named(&daemon.data_dir()).len() <= self.kept.len());
+        assert!(named(&daemon.data_dir()).len() <= self.kept.len() + 1);
         let quarantine = daemon.data_dir().join("quarantine");
         assert!(!quarantine.exists(), "a kill has damaged something");
     }
@@ -137,6 +167,42 @@ impl World {
         pulls
     }
 
+    /// Removes what the last round pulled, and pins or unpins.
+    fn command(&self) -> Commands {
+        let name = |image| format!("docker.io/library/new:{}", tag_of(image));
+        let doomed = self.last.iter().map(name).collect();
+        let change = if self.is_changing_pinned { Change::Unpin } else { Change::Pin };
+        Commands::begin(&socket(self.daemon()), doomed, change, CHANGING)
+    }
+
+    /// What was answered is so in the next life; what was not may be.
+    async fn assert_done(&mut self, promised: Promised) {
+        let socket = socket(self.daemon());
+        for image in promised.removed {
+            assert_eq!(refusal(&socket, &image).await.as_deref(), Some("not found"), "{image}");
+        }
+        let refusal = refusal(&socket, CHANGING).await;
+        let is_pinned = refusal.is_some_and(|refusal| refusal.starts_with("pinned: "));
+        if promised.is_pin_changed {
+            assert_ne!(is_pinned, self.is_changing_pinned, "a pin came or went");
+        }
+        self.is_changing_pinned = is_pinned;
+    }
+
+    async fn assert_pinned_stays(&self, round: u64) {
+        let data_dir = self.daemon().data_dir();
+        for blob in self.pinned.blobs().chain([&self.pinned.manifest]) {
+            assert!(blob_path(&data_dir, &sha256(blob)).exists(), "{PINNED} is broken");
+        }
+        let refusal = refusal(&socket(self.daemon()), PINNED).await.unwrap();
+        assert!(refusal.starts_with("pinned: "), "{refusal}");
+        if round % REST == REST - 1 {
+            let asked = self.registry.count("GET", "/v2/library/pinned/*");
+            expect_image(&self.daemon().client(), "library/pinned", "latest", &self.pinned).await;
+            assert_eq!(self.registry.count("GET", "/v2/library/pinned/*"), asked);
+        }
+    }
+
     async fn pull_kept(&self) {
         let asked = self.registry.count("GET", "/v2/library/kept/*");
         for (number, image) in self.kept.iter().enumerate() {
@@ -149,7 +215,7 @@ impl World {
 
     /// What `index.json` named is known, without a word of upstream, unless it has expired.
     async fn assert_tags_known(&self, before: &BTreeMap<String, Digest>) {
-        let asked = self.registry.count("HEAD", "/v2/library/kept/*");
+        let asked = self.asked_of_kept();
         for name in before.keys() {
             let Some(tag) = name.strip_prefix("docker.io/library/kept:") else {
                 continue;
@@ -157,13 +223,21 @@ impl World {
             let path = manifest_path("library/kept", tag);
             assert_eq!(self.daemon().client().head(&path).await.status, 200, "{name}");
         }
-        assert_eq!(self.registry.count("HEAD", "/v2/library/kept/*"), asked, "tags were forgotten");
+        let asked_now = self.asked_of_kept();
+        assert_eq!(asked_now, asked, "tags were forgotten");
     }
 
-    fn assert_nothing_piles_up(&self) {
+    fn asked_of_kept(&self) -> Vec<String> {
+        let requests = self.registry.requests().into_iter();
+        let of_kept = requests.filter(|request| request.path.starts_with("/v2/library/kept/"));
+        of_kept.map(|request| format!("{} {}", request.method, request.path)).collect()
+    }
+
+    async fn assert_nothing_piles_up(&self) {
         let data_dir = self.daemon().data_dir();
-        let downloads = data_dir.join("downloads").read_dir().unwrap().count();
-        assert!(downloads <= MOST_LEFT, "{downloads} files under downloads/");
+        let left = || data_dir.join("downloads").read_dir().unwrap().count();
+        // Clients do not wait until a blob is published.
+        until("the downloads to be published", async || left() <= MOST_LEFT).await;
         let entries = data_dir.read_dir().unwrap().map(|entry| entry.unwrap().file_name());
         let damaged =
             |name: &std::ffi::OsString| name.to_string_lossy().starts_with("index.damaged-");
@@ -184,11 +258,20 @@ impl World {
     }
 }
 
+fn socket(daemon: &Daemon) -> PathBuf {
+    daemon.data_dir().join("admin.sock")
+}
+
 fn new_seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let seed = u64::try_from(now.as_nanos() % u128::from(u64::MAX)).unwrap();
     eprintln!("seed {seed}");
     seed
+}
+
+fn long_life(images: &str) -> toml::Table {
+    let keys = [("match", images), ("expire_after", "1h")];
+    keys.map(|(key, value)| (key.to_owned(), value.into())).into_iter().collect()
 }
 
 fn image(seed: u64, size: usize) -> Image {

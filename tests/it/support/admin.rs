@@ -25,7 +25,13 @@ pub async fn over_tcp(server: SocketAddr, request: &[&str], body: &str) -> Answe
 
 /// Asks over a socket.
 pub async fn over_socket(socket: &Path, request: &[&str], body: &str) -> Answered {
-    exchange(UnixStream::connect(socket).await.unwrap(), request, body).await
+    try_over_socket(socket, request, body).await.unwrap()
+}
+
+/// As [`over_socket`]; `None` when nobody listens. The answer of a process that dies is cut.
+pub async fn try_over_socket(socket: &Path, request: &[&str], body: &str) -> Option<Answered> {
+    let stream = UnixStream::connect(socket).await.ok()?;
+    Some(exchange(stream, request, body).await)
 }
 
 /// Sends the method with its path, and headers, each as one line.
