@@ -179,7 +179,7 @@ impl World {
     async fn assert_done(&mut self, promised: Promised) {
         let socket = socket(self.daemon());
         for image in promised.removed {
-            assert_eq!(refusal(&socket, &image).await.as_deref(), Some("not found"), "{image}");
+            assert_eq!(refusal(&socket, &image).await.as_deref(), Some("not here"), "{image}");
         }
         let refusal = refusal(&socket, CHANGING).await;
         let is_pinned = refusal.is_some_and(|refusal| refusal.starts_with("pinned: "));
