@@ -216,6 +216,7 @@ pub async fn start(config: Config, clock: Clock) -> Result<Larder, StartError> {
 
     let sweeps = tokio::spawn(schedule::sweep(mirror.clone(), config.cache.sweep_interval));
     let prefetching = tokio::spawn(mirror.clone().prefetch());
+    mirror.finish_whole_downloads();
     let (reports, damaged) = mpsc::channel(mirror::REPORTS);
     store.watch_for_damage(reports);
     let healing = tokio::spawn(mirror.clone().heal(damaged));

@@ -12,6 +12,7 @@ mod catalog;
 mod checked;
 mod download;
 mod error;
+mod finish;
 mod flight;
 mod follower;
 mod governed;

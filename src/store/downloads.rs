@@ -19,7 +19,7 @@ use super::{
     room::on_disk,
     running::{Moment, RunningTime},
 };
-use crate::oci::Digest;
+use crate::oci::{Digest, Repository};
 
 /// How long a partial download is kept that nobody goes on with, in running time since it was left
 /// or found at a start. A pull that broke is tried again within minutes, or the next morning.
@@ -111,6 +111,16 @@ impl Downloads {
             Claim::Writing | Claim::Removing => None,
         };
         self.lock().iter().filter_map(of).collect()
+    }
+
+    /// What is left with all its bytes, as far as its first writer knew how many those are. Blocking.
+    pub fn whole(&self) -> Vec<(Repository, Digest)> {
+        let is_whole = |(digest, note): &(Digest, Note)| {
+            let written = fs::metadata(self.0.directory.download(digest));
+            written.is_ok_and(|written| note.size == Some(written.len()))
+        };
+        let whole = self.left().into_iter().filter(is_whole);
+        whole.map(|(digest, note)| (note.repository, digest)).collect()
     }
 
     /// Creates the file of a digest, in place of one that was left, with this room. Waits for the

@@ -119,7 +119,7 @@ use self::{
 use crate::{
     clock::Clock,
     metrics::Metrics,
-    oci::{Digest, Manifest},
+    oci::{Digest, Manifest, Repository},
 };
 
 /// How long between two writes of one blob's last use, in running time.
@@ -261,6 +261,15 @@ impl Store {
             tracing::debug!(%digest, %reason, "cannot go on with a partial download");
         });
         resumed.ok().flatten()
+    }
+
+    /// The downloads that an earlier writer left with all their bytes, and where upstream showed them.
+    ///
+    /// # Errors
+    /// When the threads for such work are gone: at the very end.
+    pub async fn whole_downloads(&self) -> io::Result<Vec<(Repository, Digest)>> {
+        let downloads = self.0.downloads.clone();
+        blocking(move || downloads.whole()).await
     }
 }
 

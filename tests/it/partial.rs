@@ -101,6 +101,23 @@ async fn the_next_process_goes_on() {
     }
 }
 
+/// What was all there when the process ended is published by the next one, though nobody asks for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_whole_is_published() {
+    let setting = Setting::start().await;
+    let stopped = setting.left_half().await;
+    let downloads_of = stopped.data_dir().join("downloads");
+    let file = downloads_of.join(format!("sha256-{}", setting.digest.encoded()));
+    fs::write(&file, &setting.blob).unwrap();
+
+    setting.registry.set_mode(Mode::Down).await;
+    let mirror = stopped.start().await;
+    mirror.wait_for_blob(&setting.digest).await;
+    until("an empty downloads/", async || downloads(&mirror) == 0).await;
+    mirror.get(&setting.path).await.expect(&setting.blob).await;
+    assert_eq!(setting.asked(), [None]);
+}
+
 /// In another boot of the machine, the length of a file says nothing of its bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_boot_begins_anew() {
