@@ -19,6 +19,7 @@ impl Content {
         test.store.set_tag(&repository, &tag("latest"), &index, SystemTime::now());
         test.store.prove_manifest(&repository, &image);
         test.store.prove_blob(&repository, &layer);
+        test.store.pin(&pinned()).await.unwrap().unwrap();
         Content { repository, layer, image, index }
     }
 
@@ -31,9 +32,14 @@ impl Content {
             assert!(read.is_some(), "{case}");
         }
         assert!(test.store.is_listed(&self.repository, &self.layer), "{case}");
+        assert!(test.store.is_pinned(&pinned()), "{case}");
         let layer = test.read(&self.layer).await;
         assert!(layer.is_some_and(|bytes| sha256(&bytes) == self.layer), "{case}");
     }
+}
+
+fn pinned() -> ImageName {
+    "docker.io/library/busybox:latest".parse().unwrap()
 }
 
 /// xorshift64: damage that its seed repeats.
@@ -57,7 +63,7 @@ fn damage(index: &Path, random: &mut Random) -> &'static str {
     list_files(index, &mut files);
     let file = &files[random.below(files.len())];
     let mut bytes = fs::read(file).unwrap();
-    match random.below(6) {
+    match random.below(7) {
         0 => {
             fs::remove_dir_all(index).unwrap();
             "directory deleted"
@@ -80,6 +86,11 @@ fn damage(index: &Path, random: &mut Random) -> &'static str {
             fs::remove_dir_all(index).unwrap();
             fs::write(index, b"no directory").unwrap();
             "a file in its place"
+        }
+        5 => {
+            fs::remove_file(file).unwrap();
+            fs::create_dir(file).unwrap();
+            "a directory in a file's place"
         }
         _ => {
             for _ in 0..=random.below(20) {
@@ -142,6 +153,31 @@ async fn any_damage_of_the_index_is_survived() {
             assert!(test.store.is_listed(&content.repository, &content.layer));
         }
     }
+}
+
+/// As a backup that brings back the index alone does.
+#[tokio::test]
+async fn an_earlier_index_is_survived() {
+    let mut test = TestStore::new();
+    let content = Content::put(&test).await;
+    test = test.restart().await;
+    let earlier = tempfile::tempdir().unwrap();
+    copy(&test.path("index"), &earlier.path().join("index"));
+    let later = test.put_image(&content.layer, &[&content.layer, &content.layer]).await;
+    test.clock.advance(DAY);
+    test.store.set_tag(&content.repository, &tag("latest"), &later, test.clock.wall());
+    let other: ImageName = format!("{}@{}", content.repository, content.image).parse().unwrap();
+    test.store.pin(&other).await.unwrap().unwrap();
+    test.store.close().await;
+
+    fs::remove_dir_all(test.path("index")).unwrap();
+    copy(&earlier.path().join("index"), &test.path("index"));
+    test = test.restart().await;
+    let tagged = test.store.tag(&content.repository, &tag("latest")).unwrap();
+    assert_eq!(tagged.digest, later);
+    assert!(test.store.manifest(&later).await.unwrap().is_some());
+    assert!(test.store.is_pinned(&pinned()) && test.store.is_pinned(&other));
+    assert!(test.read(&content.layer).await.is_some());
 }
 
 #[tokio::test]
