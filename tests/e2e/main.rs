@@ -44,6 +44,8 @@ mod network;
 mod phases;
 
 #[cfg(test)]
+mod commands;
+#[cfg(test)]
 mod disk;
 
 #[cfg(test)]

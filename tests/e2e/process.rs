@@ -140,7 +140,8 @@ impl Drop for Daemon {
     }
 }
 
-fn command(line: &str) -> Command {
+/// One line as a command that has not begun.
+pub fn command(line: &str) -> Command {
     let mut words = line.split_whitespace();
     let mut command = Command::new(words.next().expect("an empty command"));
     command.args(words);
