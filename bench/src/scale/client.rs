@@ -62,9 +62,12 @@ pub fn get(server: SocketAddr, path: &str) -> io::Result<String> {
 /// Asks a daemon over its socket. The bytes of the whole answer, which must be a good one.
 pub fn command(socket: &Path, method: &str, path: &str) -> io::Result<u64> {
     let mut stream = UnixStream::connect(socket)?;
+    let body = if method == "POST" { "{}" } else { "" };
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
     )?;
     let mut answer = BufReader::new(stream);
     let mut line = String::new();
