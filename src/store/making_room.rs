@@ -15,6 +15,7 @@ use super::{
     budget::{Goal, Short},
     eviction::{Selection, Victim},
     ledger::Hold,
+    memory::STEP,
     running::Moment,
     swept::{Count, Swept},
     table::Keeping,
@@ -27,9 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Blobs removed before those who wait look again.
 const REMOVALS: usize = 64;
-
-/// Slots looked at under one lock.
-const STEP: usize = 4096;
 
 impl Shared {
     /// Takes room for a file of `bytes`.

@@ -6,6 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::table::Table;
 use crate::metrics::Metrics;
 
+/// Slots, or names of one repository, looked at under one lock where all are looked at: a client's
+/// look-up waits for no more than these.
+pub const STEP: usize = 4096;
+
 /// A handle on the one [`Table`]; clones share it.
 #[derive(Clone, Debug)]
 pub struct Memory {

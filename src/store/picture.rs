@@ -4,13 +4,10 @@
 
 use super::{
     Shared,
-    memory::Memory,
+    memory::{Memory, STEP},
     running::Moment,
     table::{Cursor, Id, Kind, Named},
 };
-
-/// Slots, or names of one repository, looked at under one lock.
-const STEP: usize = 4096;
 
 /// Everything that is kept, and its names.
 #[derive(Debug)]

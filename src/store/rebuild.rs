@@ -20,12 +20,10 @@ use super::{
     blob::BlobReader,
     directory::{ALGORITHMS, Directory},
     manifest::begins_like_json,
+    memory::STEP,
     table::Sight,
 };
 use crate::oci::{Algorithm, Digest, Manifest};
-
-/// Slots looked at under one lock.
-const STEP: usize = 4096;
 
 /// Names that a thread takes up in one go.
 const NAMES: usize = 64;

@@ -7,13 +7,11 @@ use std::{collections::HashSet, fs, io, sync::Arc};
 
 use super::{
     Shared, Store, blocking,
+    memory::STEP,
     table::{Plan, Seed, Target},
     withdrawal::Withdrawal,
 };
 use crate::oci::{Digest, ImageName, Reference};
-
-/// Slots looked at under one lock.
-const STEP: usize = 4096;
 
 /// What is removed, or would be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

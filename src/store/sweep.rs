@@ -6,14 +6,12 @@ use super::{
     Shared, blocking,
     budget::Goal,
     eviction::{Reason, Selection, Victim},
+    memory::STEP,
     running::Moment,
     swept::{Plan, Swept},
     table::{BLOCK, Keeping},
 };
 use crate::oci::Registry;
-
-/// Slots looked at under one lock.
-const STEP: usize = 4096;
 
 /// How long it is remembered who may see a repository of which nothing is here.
 const VERDICT_LIFE: Duration = Duration::from_secs(24 * 3600);

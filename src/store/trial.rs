@@ -20,6 +20,7 @@ use super::{
     directory::ALGORITHMS,
     examination::{existing_part, write_probe},
     health::is_own_limit,
+    memory::STEP,
     rebuild,
     table::Table,
 };
@@ -29,9 +30,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Room that there must be for the store to be of use, in bytes: for the index to grow by a piece.
 const ROOM: u64 = 1024 * 1024;
-
-/// Slots changed under one lock.
-const STEP: usize = 4096;
 
 /// The one that looks after the disk. Owned by a thread of its own, which must not keep the store
 /// alive.

@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Shared;
+use super::{Shared, memory::STEP};
 use crate::oci::Digest;
-
-/// Digests stepped through under one lock of the table.
-const STEP: usize = 4096;
 
 /// While it lives, `index.json` names none of its manifests. What is still here when the last that has
 /// it is dropped is named again.

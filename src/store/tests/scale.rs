@@ -8,14 +8,13 @@ use super::*;
 use crate::store::{
     budget::Goal,
     eviction::Selection,
+    memory::STEP,
     running::Moment,
     table::{Keeping, Pointer, PointerRow, Table, Target},
 };
 
 const MANIFESTS: u32 = 100_000;
 const LAYERS: u32 = 9;
-/// As in `making_room`.
-const STEP: usize = 4096;
 
 fn digest(manifest: u32, layer: u32) -> Digest {
     sha256(format!("{manifest} {layer}").as_bytes())
