@@ -123,8 +123,10 @@ impl IndexKeeper {
     pub fn finish(mut self) {
         self.memory.with(|table| table.mark_uses());
         (self.retry_at, self.renew_at) = (None, None);
-        self.keep_up();
-        self.apply(Batch::default());
+        // One that breaks over this is begun anew, and is to be told everything.
+        if self.write_now() || (self.index.is_some() && self.write_now()) {
+            self.apply(Batch::default());
+        }
         self.close();
     }
 
@@ -348,6 +350,20 @@ mod tests {
         let table = remembered(&directory);
         assert_eq!(table.size(&before).and(table.size(&after)), Some(1));
         assert!(directory.damaged_index(1).is_dir());
+    }
+
+    #[test]
+    fn an_index_that_breaks_at_the_end_is_written_anew() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(&data_dir);
+        let before = put(&keeper, b"before");
+        keeper.keep_up();
+        keeper.index.as_ref().unwrap().database.drop_tree("blobs").unwrap();
+        let after = put(&keeper, b"after");
+        let directory = keeper.directory.clone();
+        keeper.finish();
+        let table = remembered(&directory);
+        assert_eq!(table.size(&before).and(table.size(&after)), Some(1));
     }
 
     #[test]
