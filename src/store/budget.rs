@@ -89,7 +89,7 @@ impl Budget {
 
     /// Both limits.
     pub fn limits(&self, standing: &Standing) -> Limits {
-        let min_free = self.cache.min_free_bytes(standing.total);
+        let min_free = self.min_free(standing.total);
         Limits { max_size: self.limit(standing), min_free }
     }
 
@@ -97,7 +97,7 @@ impl Budget {
     pub fn check(&self, standing: &Standing, wanted: u64) -> Result<(), Short> {
         let limit = self.limit(standing);
         let over = standing.held.saturating_add(wanted).saturating_sub(limit);
-        let min_free = self.cache.min_free_bytes(standing.total);
+        let min_free = self.min_free(standing.total);
         let lacking = min_free.saturating_add(wanted).saturating_sub(standing.free);
         if over.max(lacking) == 0 {
             return Ok(());
@@ -114,7 +114,7 @@ impl Budget {
     pub fn goal(&self, standing: &Standing, wanted: u64) -> Goal {
         let limit = self.limit(standing);
         let over = standing.held.saturating_add(wanted).saturating_sub(limit);
-        let min_free = self.cache.min_free_bytes(standing.total);
+        let min_free = self.min_free(standing.total);
         let lacking = min_free.saturating_add(wanted).saturating_sub(standing.free);
         let spare = standing.spare(wanted);
         let size = down_by(over, limit / SLACK);
@@ -124,6 +124,19 @@ impl Budget {
         };
         let least = if wanted == 0 { 0 } else { over.max(lacking) };
         Goal { least, size, free: down_by(lacking, standing.held / SLACK).min(spare) }
+    }
+
+    /// What has to go when `refused` bytes could not be written, or could soon not be, whatever is said to
+    /// be free. Half stays even so, since nobody says that anything will come instead.
+    pub fn relief(&self, standing: &Standing, refused: u64) -> Goal {
+        let goal = self.goal(standing, 0);
+        let free = down_by(refused, standing.held / SLACK).min(standing.spare(0));
+        Goal { least: refused, free: goal.free.max(free), ..goal }
+    }
+
+    /// What is to stay free of a file system of `total` bytes.
+    pub fn min_free(&self, total: u64) -> u64 {
+        self.cache.min_free_bytes(total)
     }
 }
 
@@ -227,6 +240,23 @@ mod tests {
         }
         let lowered = budget(Size::Bytes(60 * GIB), 0);
         assert_eq!(lowered.goal(&offline, 0).size, 26 * GIB, "the operator wants it");
+    }
+
+    /// A quota of which the file system says nothing, or a disk full to the last byte.
+    #[test]
+    fn what_was_refused_comes_out_of_half_the_cache() {
+        let (quota, full) = (standing(80, 60), standing(80, 0));
+        let budget = budget(Size::Bytes(100 * GIB), 0);
+        for standing in [quota, full] {
+            let goal = budget.relief(&standing, GIB);
+            assert_eq!(goal, Goal { least: GIB, size: 0, free: 9 * GIB });
+            assert_eq!(budget.relief(&standing, 39 * GIB).bytes(), 40 * GIB);
+            assert!(!budget.relief(&standing, 41 * GIB).is_of_use());
+            let later = Standing { held: 40 * GIB, ..standing };
+            assert!(!budget.relief(&later, GIB).is_of_use(), "nothing more that day");
+            let offline = Standing { floor: u64::MAX, ..standing };
+            assert!(!budget.relief(&offline, GIB).is_of_use());
+        }
     }
 
     /// What comes in exchange for what goes empties nothing.

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::CannotTake;
+use super::{CannotTake, room::is_full};
 use crate::metrics::Metrics;
 
 /// How long nothing more is logged of single failures after one was.
@@ -25,10 +25,18 @@ pub struct Health(Arc<Known>);
 #[derive(Debug)]
 struct Known {
     metrics: Arc<Metrics>,
-    suspicion: Mutex<Option<String>>,
+    suspicion: Mutex<Option<Suspicion>>,
     /// `None`: the store can be written.
     trouble: Mutex<Option<Trouble>>,
     told: Mutex<Option<Instant>>,
+}
+
+/// Something that failed, for which the disk may be to blame.
+#[derive(Debug)]
+pub struct Suspicion {
+    error: String,
+    /// Bytes that a disk or a quota was too full for, though room had been taken for them.
+    pub refused: u64,
 }
 
 /// Why the store cannot be written.
@@ -66,11 +74,20 @@ impl Health {
 
     /// Something failed that the disk may be to blame for.
     pub fn suspect(&self, error: &io::Error) {
+        self.suspect_refusal(error, 0);
+    }
+
+    /// As [`Health::suspect`], when room for so many bytes was asked of the disk.
+    pub fn suspect_refusal(&self, error: &io::Error, bytes: u64) {
         // That two wanted to write one file says nothing of the disk.
         let is_ours = error.kind() == io::ErrorKind::AlreadyExists || is_own_limit(error);
-        if !is_ours && self.check().is_ok() {
-            *lock(&self.0.suspicion) = Some(error.to_string());
+        if is_ours || self.check().is_err() {
+            return;
         }
+        let mut suspicion = lock(&self.0.suspicion);
+        let before = suspicion.take().map_or(0, |before| before.refused);
+        let refused = before.max(if is_full(error) { bytes } else { 0 });
+        *suspicion = Some(Suspicion { error: error.to_string(), refused });
     }
 
     /// A file that is there could not be read. Whoever wanted it turns to upstream.
@@ -90,19 +107,19 @@ impl Health {
     }
 
     /// What was suspected since this was last asked.
-    pub fn take_suspicion(&self) -> Option<String> {
+    pub fn take_suspicion(&self) -> Option<Suspicion> {
         lock(&self.0.suspicion).take()
     }
 
     /// The store can be written after all. Tells whether that is news.
-    pub fn clear(&self, suspicion: Option<String>) -> bool {
+    pub fn clear(&self, suspicion: Option<Suspicion>) -> bool {
         self.0.metrics.store_writable.set(1);
         if let Some(trouble) = lock(&self.0.trouble).take() {
             let after = trouble.since.elapsed().as_secs();
             tracing::info!(seconds = after, "the store can be written again");
             return true;
         }
-        if let Some(error) = suspicion {
+        if let Some(Suspicion { error, .. }) = suspicion {
             self.tell("the disk failed, though the store can be written", error);
         }
         false
@@ -168,6 +185,19 @@ mod tests {
             health.suspect(&errno.into());
             assert_eq!(health.take_suspicion().is_some(), is_suspect, "{errno}");
         }
+    }
+
+    #[test]
+    fn the_most_that_was_refused_is_remembered() {
+        let health = Health::new(Arc::new(Metrics::new()));
+        for (errno, bytes) in
+            [(Errno::IO, 99), (Errno::DQUOT, 7), (Errno::NOSPC, 5), (Errno::NFILE, 99)]
+        {
+            health.suspect_refusal(&errno.into(), bytes);
+        }
+        health.suspect(&Errno::NOSPC.into());
+        assert_eq!(health.take_suspicion().unwrap().refused, 7);
+        assert!(health.take_suspicion().is_none());
     }
 
     #[test]

@@ -108,18 +108,46 @@ impl Shared {
         if !goal.is_of_use() {
             return;
         }
-        let mut swept = Swept::default();
-        let partials = self.evict_partials(&goal, &mut swept);
-        waiting.see(partials);
-        let selection = Selection::new(goal.less(partials), None);
-        let victims = self.select(selection, &self.keeping(Vec::new()), self.running.now());
-        self.remove_victims(&victims, &mut swept, |removed| {
-            waiting.see(partials.saturating_add(removed));
-        });
-        let Count { blobs, bytes: evicted } = swept.total();
+        let Count { blobs, bytes: evicted } = self.evict(&goal, |made| waiting.see(made));
         if blobs > 0 {
             tracing::info!(blobs, bytes = evicted, "made room for a file of {bytes} bytes");
         }
+    }
+
+    /// Evicts where `refused` bytes could not be written, or could soon not be, whatever is said to be
+    /// free. Tells whether that was of use. Blocking.
+    pub(super) fn relieve(self: &Arc<Self>, refused: u64) -> bool {
+        // An eviction under way makes room as well.
+        let Ok(_turn) = self.evictions.try_acquire() else {
+            return true;
+        };
+        let goal = match self.room.relief(refused) {
+            Ok(goal) if goal.is_of_use() => goal,
+            Ok(_) => return false,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for room");
+                return false;
+            }
+        };
+        let Count { blobs, bytes } = self.evict(&goal, |_| ());
+        if blobs > 0 {
+            tracing::info!(blobs, bytes, "made room on a disk that is too full");
+        }
+        blobs > 0
+    }
+
+    /// Removes what was left half-done, and then what was unused longest. Says after each step how many
+    /// bytes of the disk that were so far. Blocking.
+    fn evict(self: &Arc<Self>, goal: &Goal, mut progress: impl FnMut(u64)) -> Count {
+        let mut swept = Swept::default();
+        let partials = self.evict_partials(goal, &mut swept);
+        progress(partials);
+        let selection = Selection::new(goal.less(partials), None);
+        let victims = self.select(selection, &self.keeping(Vec::new()), self.running.now());
+        self.remove_victims(&victims, &mut swept, |removed| {
+            progress(partials.saturating_add(removed));
+        });
+        swept.total()
     }
 
     /// Removes what was left half-done, oldest first, and tells how many bytes that were. Blocking.

@@ -91,6 +91,20 @@ impl Room {
         Ok(self.budget.goal(&standing, bytes.map_or(0, on_disk)))
     }
 
+    /// What has to go where `refused` bytes could not be written, or could soon not be. Blocking.
+    pub fn relief(&self, refused: u64) -> io::Result<Goal> {
+        let mut day = self.look_closely();
+        let standing = self.standing(&mut day)?;
+        Ok(self.budget.relief(&standing, refused))
+    }
+
+    /// Whether less is free than `min_free`, or than `least` bytes. Blocking.
+    pub fn is_short(&self, least: u64) -> io::Result<bool> {
+        let disk = statvfs(self.directory.path())?;
+        let free = self.show(&disk).saturating_sub(self.ledger.unallocated());
+        Ok(free < self.budget.min_free(size(&disk)).max(least))
+    }
+
     /// What both limits come to now. Blocking.
     pub fn limits(&self) -> io::Result<Limits> {
         let standing = self.standing(&mut self.look_closely())?;
@@ -114,7 +128,11 @@ impl Room {
         match allocate(file, offset, length) {
             // It cannot set anything aside: what is held is not free, whatever it says.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(error) => Err(self.failed(error.into())),
+            Err(errno) => {
+                let error = errno.into();
+                self.health.suspect_refusal(&error, length);
+                Err(CannotTake::of(error))
+            }
             Ok(()) => {
                 hold.is_allocated();
                 Ok(())
@@ -157,7 +175,7 @@ impl Room {
             held,
             fixed,
             free: self.show(&disk).saturating_sub(self.ledger.unallocated()),
-            total: disk.f_blocks.saturating_mul(disk.f_frsize),
+            total: size(&disk),
             floor: self.budget.floor(day.half(fixed)),
         };
         self.metrics.store_limit_bytes.set(gauge(self.budget.limit(&standing)));
@@ -184,6 +202,11 @@ impl Day {
     fn half(&self, fixed: u64) -> u64 {
         (self.peak.saturating_sub(fixed) / 2).saturating_add(fixed)
     }
+}
+
+/// Bytes of a whole file system.
+fn size(disk: &StatVfs) -> u64 {
+    disk.f_blocks.saturating_mul(disk.f_frsize)
 }
 
 /// What a growing file of `bytes` and the note beside it take up on disk.

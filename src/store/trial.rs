@@ -1,11 +1,11 @@
 //! Tries whether the store can be written, while it cannot or is suspected not to be, and puts right
-//! what a time without it left behind.
+//! what a time without it left behind. A disk that is too full is given room at once.
 
 use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::Path,
-    sync::Weak,
+    sync::{Arc, Weak},
     thread,
     time::{Duration, Instant},
 };
@@ -22,6 +22,7 @@ use super::{
     health::is_own_limit,
     memory::STEP,
     rebuild,
+    room::is_full,
     table::Table,
 };
 
@@ -31,12 +32,17 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Room that there must be for the store to be of use, in bytes: for the index to grow by a piece.
 const ROOM: u64 = 1024 * 1024;
 
+/// How long nothing is evicted for a full disk after that was of no use.
+const REST: Duration = Duration::from_secs(60);
+
 /// The one that looks after the disk. Owned by a thread of its own, which must not keep the store
 /// alive.
 #[derive(Debug)]
 pub struct DiskKeeper {
     store: Weak<Shared>,
     looked: Instant,
+    /// Nothing is to be gained before by an eviction.
+    rests_until: Instant,
     /// The directory was not where it had been, or not all there: the table may know of files that are
     /// gone, and not of some that are there.
     astray: bool,
@@ -45,10 +51,12 @@ pub struct DiskKeeper {
 impl DiskKeeper {
     /// Looks after the disk of `store`.
     pub fn new(store: Weak<Shared>) -> DiskKeeper {
-        DiskKeeper { store, looked: Instant::now(), astray: false }
+        let now = Instant::now();
+        DiskKeeper { store, looked: now, rests_until: now, astray: false }
     }
 
-    /// Looks whether all is as it was, and tries the disk when it is not. Blocking.
+    /// Looks whether all is as it was, and tries the disk when it is not; makes room where it is too full.
+    /// Blocking.
     pub fn keep_up(&mut self) {
         let Some(store) = self.store.upgrade() else {
             return;
@@ -60,18 +68,37 @@ impl DiskKeeper {
         let suspicion = store.health.take_suspicion();
         let is_whole = store.has_directories();
         if suspicion.is_none() && store.health.check().is_ok() && is_whole && store.looks_well() {
+            if store.room.is_short(ROOM).unwrap_or(false) {
+                self.relieve(&store, ROOM);
+            }
             return;
         }
         self.astray |= !is_whole;
+        let refused = suspicion.as_ref().map_or(0, |suspicion| suspicion.refused);
         match store.try_disk() {
             Ok(()) => {
+                if refused > 0 {
+                    self.relieve(&store, refused);
+                }
                 if store.health.clear(suspicion) || self.astray || !store.is_layout() {
                     self.recover(&store);
                 }
             }
             // It says nothing of the disk.
             Err(error) if is_own_limit(&error) => {}
-            Err(error) => store.health.fail(&error),
+            Err(error) => {
+                store.health.fail(&error);
+                if is_full(&error) {
+                    self.relieve(&store, ROOM);
+                }
+            }
+        }
+    }
+
+    fn relieve(&mut self, store: &Arc<Shared>, refused: u64) {
+        let now = Instant::now();
+        if now >= self.rests_until && !store.relieve(refused) {
+            self.rests_until = now + REST;
         }
     }
 

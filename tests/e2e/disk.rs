@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, statvfs};
 use tempfile::TempDir;
 
 use crate::{
@@ -31,12 +31,16 @@ const DISK: u64 = 40 << 20;
 /// What is left of it while it fails: what tells which files there are.
 const BEGINNING: usize = 1 << 20;
 
-/// All is pinned: else room would be made for what is new.
+/// Nothing leaves but for what the disk refuses.
 const CACHE: &str = r#"
 [cache]
 min_free = "0B"
 max_size = "100%"
+sweep_interval = "365d"
+"#;
 
+/// Then no room is made for what is new.
+const PINNED: &str = r#"
 [[cache.rule]]
 match = "docker.io/**"
 pin = true
@@ -47,7 +51,7 @@ const INODES: u32 = 400;
 
 #[test]
 fn every_trouble_with_the_disk_is_lived_through() {
-    let mut lab = Lab::start();
+    let mut lab = Lab::start(PINNED);
     lab.pull_new();
     lab.lives_through(
         "a full disk",
@@ -61,6 +65,20 @@ fn every_trouble_with_the_disk_is_lived_through() {
     lab.starts_on_a_full_disk();
 }
 
+/// What was unused longest leaves for what another program writes, before anyone sweeps.
+#[test]
+fn a_full_disk_is_given_room_at_once() {
+    let mut lab = Lab::start("");
+    let images: Vec<String> = (0..12).map(|_| lab.pull_new()).collect();
+    lab.disk.take_but(512 * 1024);
+    wait_for("room", || (lab.evicted() > 0.0).then_some(()));
+    wait_for("the store to work", || (lab.writable() == 1.0).then_some(()));
+    let kept = lab.pull_new();
+    assert!(lab.evicted() < 6.0 * LAYER as f64, "{}", lab.evicted());
+    lab.are_kept(&[images[11].clone(), kept]);
+    assert!(lab.disk.data().join("ballast").exists());
+}
+
 /// Larder on a disk of its own, and an upstream with as many images as are wanted. The fields go in
 /// this order, the files last.
 struct Lab {
@@ -72,12 +90,12 @@ struct Lab {
 }
 
 impl Lab {
-    fn start() -> Self {
+    fn start(rules: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("larder-e2e-").tempdir().unwrap();
         let path = directory.path();
         let disk = Disk::new(path);
         let hub = Upstream::start(HUB, path);
-        let config = format!("{CACHE}\n{}default = true\n", hub.as_config());
+        let config = format!("{CACHE}{rules}\n{}default = true\n", hub.as_config());
         let (listen, admin) = (free_address(), free_address());
         let larder = Larder::start_by(&disk.inside(""), listen, admin, &config, path);
         Self { larder, hub, disk, images: 0, directory }
@@ -151,6 +169,10 @@ impl Lab {
             copy.display()
         ));
         fs::remove_dir_all(copy).unwrap();
+    }
+
+    fn evicted(&self) -> f64 {
+        self.larder.metric("larder_evicted_bytes_total")
     }
 
     fn writable(&self) -> f64 {
@@ -230,6 +252,14 @@ impl Disk {
         let data = self.data.display();
         self.run(&format!("mount --bind {data} {data}"));
         self.run(&format!("mount -o remount,bind,ro {data}"));
+    }
+
+    /// Another program takes all but so many bytes, in one go.
+    fn take_but(&self, bytes: u64) {
+        let disk = statvfs(&self.data()).unwrap();
+        let ballast = File::create(self.data().join("ballast")).unwrap();
+        let all = disk.f_bavail * disk.f_frsize;
+        fallocate(ballast, FallocateFlags::empty(), 0, all - bytes).unwrap();
     }
 
     /// Another program writes until there is no room.

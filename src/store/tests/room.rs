@@ -1,6 +1,6 @@
 //! The limits: what is held counts, what does not fit goes or passes, in the right order.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::{io, os::unix::fs::MetadataExt as _};
 
 use super::*;
 
@@ -162,6 +162,58 @@ async fn a_full_disk_takes_half_of_the_cache_a_day() {
     test.clock.advance(DAY);
     test.store.begin_sweep().run(&[]).await.unwrap();
     assert!((7..=9).contains(&blobs(&test)), "{}", blobs(&test));
+}
+
+/// Nobody waits for the schedule: another program may need the room now.
+#[tokio::test]
+async fn a_disk_that_others_fill_is_given_room_at_once() {
+    let mut test = TestStore::new();
+    for n in 0..32 {
+        test.put(&content(n, 1)).await;
+    }
+    test.cache.min_free = Some(Size::Percent(100));
+    test = test.restart().await;
+    eventually("half has gone", || test.metrics.store_blobs.get() <= 17);
+    eventually("it is counted", || {
+        evicted(&test, "min_free") as i64 == 32 - test.metrics.store_blobs.get()
+    });
+    assert!(!test.store.0.relieve(MIB), "half stays, whatever is refused");
+    assert!(test.metrics.store_blobs.get() >= 15);
+}
+
+/// A quota of which the file system says nothing: room is taken, and then there is none.
+#[tokio::test]
+async fn what_a_quota_refuses_is_made_room_for() {
+    let test = TestStore::new();
+    for n in 0..32 {
+        test.put(&content(n, 1)).await;
+    }
+    let refuse = |mib: u64| {
+        let quota = io::ErrorKind::QuotaExceeded.into();
+        test.store.0.health.suspect_refusal(&quota, mib * MIB);
+    };
+    refuse(6);
+    eventually("there is room", || test.metrics.store_blobs.get() < 32);
+    eventually("that is all", || test.metrics.store_blobs.get() == 32 - 10);
+    assert_eq!(test.store.trouble(), None);
+    assert!(!test.store.0.relieve(30 * MIB), "what never fits evicts nothing");
+    assert_eq!(evicted(&test, "min_free"), 10);
+}
+
+/// What cannot be fetched again, or is to stay, stays.
+#[tokio::test]
+async fn a_full_disk_takes_nothing_that_is_pinned_or_offline() {
+    let mut test = TestStore::with(Cache { offline: true, ..cache() });
+    let (image, ..) = test.put_tagged("v1").await;
+    test.put(&content(1, 4)).await;
+    assert!(!test.store.0.relieve(MIB));
+    test.cache.offline = false;
+    test = test.restart().await;
+    test.store.0.memory.with(|table| table.pin(&super::image(&format!("{APP}:v1")))).unwrap();
+    assert!(test.store.0.relieve(MIB));
+    assert!(test.store.has(&image));
+    assert_eq!(test.metrics.store_blobs.get(), 3, "the image alone is left");
+    assert!(!test.store.0.relieve(4096));
 }
 
 #[tokio::test]
