@@ -56,6 +56,7 @@ mod naming;
 mod note;
 mod open;
 mod overhead;
+mod peak;
 mod picture;
 mod pins;
 mod presence;

@@ -17,13 +17,14 @@ use super::{
     downloads::Downloads,
     files::NameLocks,
     health::Health,
-    index::{self, Index, IndexKeeper, Trouble},
+    index::{self, Before, Index, IndexKeeper, Trouble},
     layout::{self, Layout, LayoutKeeper},
     ledger::Ledger,
     memory::Memory,
+    peak::Peak,
     rebuild,
     room::{Room, is_full},
-    running::{Moment, RunningTime},
+    running::RunningTime,
     table::{Proof, Table},
     threads::{Keeper, Work},
     trial::DiskKeeper,
@@ -54,7 +55,8 @@ impl Store {
         let (directory, lock) = Directory::open(data_dir)?;
         let (index, mut table, before) = load_index(&directory);
         table.apply_rules(cache.rules.clone());
-        let running = RunningTime::resume(before, clock.clone());
+        let running = RunningTime::resume(before.running, clock.clone());
+        let peak = Peak::resume(before.day, running.clone());
         let ledger = Ledger::default();
         let downloads = Downloads::open(&directory, running.clone(), &ledger);
         let downloads = downloads.map_err(|error| cannot_open(&directory, &error))?;
@@ -70,7 +72,7 @@ impl Store {
             cache.clone(),
             directory.clone(),
             memory.clone(),
-            running.clone(),
+            peak.clone(),
             ledger,
             health.clone(),
             Arc::clone(&metrics),
@@ -100,7 +102,7 @@ impl Store {
             clock,
             metrics,
         });
-        let begun = shared.begin(named, index);
+        let begun = shared.begin(named, index, peak);
         begun.map_err(|error| cannot_open(&shared.directory, &error))?;
         Ok(Store(shared))
     }
@@ -108,7 +110,7 @@ impl Store {
 
 impl Shared {
     /// Writes what must be there from the beginning, and starts the threads.
-    fn begin(self: &Arc<Self>, named: bool, index: Option<Index>) -> io::Result<()> {
+    fn begin(self: &Arc<Self>, named: bool, index: Option<Index>, peak: Peak) -> io::Result<()> {
         match self.layout.begin(named) {
             // What is here can be served all the same.
             Err(error) if is_full(&error) => self.health.suspect(&error),
@@ -118,7 +120,7 @@ impl Shared {
             self.memory.with(Table::mark_layout);
         }
         self.room.look()?;
-        let keepers = vec![self.keep_disk()?, self.keep_index(index)?, self.keep_layout()?];
+        let keepers = vec![self.keep_disk()?, self.keep_index(index, peak)?, self.keep_layout()?];
         *self.keepers.lock().unwrap_or_else(PoisonError::into_inner) = keepers;
         let store = Arc::downgrade(self);
         let rebuild = thread::Builder::new().name("store-rebuild".to_owned());
@@ -126,11 +128,12 @@ impl Shared {
         Ok(())
     }
 
-    fn keep_index(&self, index: Option<Index>) -> io::Result<Keeper> {
+    fn keep_index(&self, index: Option<Index>, peak: Peak) -> io::Result<Keeper> {
         let keeper = IndexKeeper::new(
             self.directory.clone(),
             self.memory.clone(),
             self.running.clone(),
+            peak,
             self.clock.clone(),
             Arc::clone(&self.lock),
             index,
@@ -164,9 +167,9 @@ impl Shared {
 
 /// What the index remembers. One that is of no use is moved aside; without any, the store is
 /// served from its files, and the index is made when it can be.
-fn load_index(directory: &Directory) -> (Option<Index>, Table, Moment) {
+fn load_index(directory: &Directory) -> (Option<Index>, Table, Before) {
     match Index::load(directory) {
-        Ok((index, table, running)) => return (Some(index), table, running),
+        Ok((index, table, before)) => return (Some(index), table, before),
         Err(Trouble::Disk(error)) => {
             tracing::warn!(%error, "the index cannot be opened, and waits")
         }
@@ -174,12 +177,12 @@ fn load_index(directory: &Directory) -> (Option<Index>, Table, Moment) {
             tracing::warn!(reason, "the index is damaged and is written anew");
             let fresh = index::quarantine(directory).map_err(Trouble::from);
             match fresh.and_then(|()| Index::open(directory)) {
-                Ok(index) => return (Some(index), Table::default(), Moment::default()),
+                Ok(index) => return (Some(index), Table::default(), Before::default()),
                 Err(error) => tracing::warn!(%error, "the index cannot be written"),
             }
         }
     }
-    (None, Table::default(), Moment::default())
+    (None, Table::default(), Before::default())
 }
 
 fn cannot_open(directory: &Directory, error: &io::Error) -> OpenError {

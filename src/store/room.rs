@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use rustix::{
@@ -20,35 +19,24 @@ use super::{
     ledger::{Hold, Ledger},
     memory::{Memory, gauge},
     overhead::Overhead,
-    running::RunningTime,
+    peak::Peak,
     table::BLOCK,
 };
 use crate::{config, metrics::Metrics};
-
-/// The time in which at most half of the cache leaves for what another program takes of the disk,
-/// in running time.
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Takes room for files, so that `max_size` and `min_free` are kept.
 #[derive(Debug)]
 pub struct Room {
     directory: Directory,
     memory: Memory,
-    running: RunningTime,
+    peak: Peak,
     budget: Budget,
     overhead: Overhead,
     ledger: Ledger,
     health: Health,
     metrics: Arc<Metrics>,
     /// Held from looking how much there is to having taken some of it.
-    looking: Mutex<Day>,
-}
-
-/// The most that was held since a day began.
-#[derive(Debug, Default)]
-struct Day {
-    number: u64,
-    peak: u64,
+    looking: Mutex<()>,
 }
 
 impl Room {
@@ -57,14 +45,14 @@ impl Room {
         cache: config::Cache,
         directory: Directory,
         memory: Memory,
-        running: RunningTime,
+        peak: Peak,
         ledger: Ledger,
         health: Health,
         metrics: Arc<Metrics>,
     ) -> Room {
         let overhead = Overhead::new(directory.clone());
         let (budget, looking) = (Budget::new(cache), Mutex::default());
-        Room { directory, memory, running, budget, overhead, ledger, health, metrics, looking }
+        Room { directory, memory, peak, budget, overhead, ledger, health, metrics, looking }
     }
 
     /// What is held by files that grow, or were left.
@@ -78,23 +66,23 @@ impl Room {
     /// By how much it is too much; or what the disk says.
     pub fn take(&self, bytes: u64) -> io::Result<Result<Hold, Short>> {
         let wanted = on_disk(bytes);
-        let mut day = self.look_closely();
-        let standing = self.standing(&mut day)?;
+        let _looking = self.look_closely();
+        let standing = self.standing()?;
         let checked = self.budget.check(&standing, wanted);
         Ok(checked.map(|()| self.ledger.hold(wanted)))
     }
 
     /// What has to go for a file of `bytes` to fit; `None`: for what is there. Blocking.
     pub fn goal(&self, bytes: Option<u64>) -> io::Result<Goal> {
-        let mut day = self.look_closely();
-        let standing = self.standing(&mut day)?;
+        let _looking = self.look_closely();
+        let standing = self.standing()?;
         Ok(self.budget.goal(&standing, bytes.map_or(0, on_disk)))
     }
 
     /// What has to go where `refused` bytes could not be written, or could soon not be. Blocking.
     pub fn relief(&self, refused: u64) -> io::Result<Goal> {
-        let mut day = self.look_closely();
-        let standing = self.standing(&mut day)?;
+        let _looking = self.look_closely();
+        let standing = self.standing()?;
         Ok(self.budget.relief(&standing, refused))
     }
 
@@ -107,13 +95,15 @@ impl Room {
 
     /// What both limits come to now. Blocking.
     pub fn limits(&self) -> io::Result<Limits> {
-        let standing = self.standing(&mut self.look_closely())?;
+        let _looking = self.look_closely();
+        let standing = self.standing()?;
         Ok(self.budget.limits(&standing))
     }
 
     /// Looks how much there is, for the metrics. Blocking.
     pub fn look(&self) -> io::Result<()> {
-        self.standing(&mut self.look_closely()).map(drop)
+        let _looking = self.look_closely();
+        self.standing().map(drop)
     }
 
     /// Makes the file system set aside what is held for `file`, from `offset` on, without changing
@@ -156,11 +146,11 @@ impl Room {
         self.overhead.forget();
     }
 
-    fn look_closely(&self) -> MutexGuard<'_, Day> {
+    fn look_closely(&self) -> MutexGuard<'_, ()> {
         self.looking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn standing(&self, day: &mut Day) -> io::Result<Standing> {
+    fn standing(&self) -> io::Result<Standing> {
         let disk = statvfs(self.directory.path())?;
         let growing = self.ledger.held();
         let (totals, slots) = self.memory.with(|table| (table.totals(), table.slots()));
@@ -170,13 +160,13 @@ impl Room {
         let blobs = totals.blocks.saturating_mul(BLOCK).saturating_add(rounding);
         let fixed = self.overhead.bytes(slots);
         let held = blobs.saturating_add(growing).saturating_add(fixed);
-        day.see(self.running.now().seconds().into(), held);
+        let peak = self.peak.see(held);
         let standing = Standing {
             held,
             fixed,
             free: self.show(&disk).saturating_sub(self.ledger.unallocated()),
             total: size(&disk),
-            floor: self.budget.floor(day.half(fixed)),
+            floor: self.budget.floor(half(peak, fixed)),
         };
         self.metrics.store_limit_bytes.set(gauge(self.budget.limit(&standing)));
         Ok(standing)
@@ -189,19 +179,9 @@ impl Room {
     }
 }
 
-impl Day {
-    fn see(&mut self, running_seconds: u64, held: u64) {
-        let number = running_seconds / DAY.as_secs();
-        if number != self.number {
-            *self = Day { number, peak: 0 };
-        }
-        self.peak = self.peak.max(held);
-    }
-
-    /// Half of the most that was held, of which `fixed` never goes.
-    fn half(&self, fixed: u64) -> u64 {
-        (self.peak.saturating_sub(fixed) / 2).saturating_add(fixed)
-    }
+/// Half of the most that was held, of which `fixed` never goes.
+fn half(peak: u64, fixed: u64) -> u64 {
+    (peak.saturating_sub(fixed) / 2).saturating_add(fixed)
 }
 
 /// Bytes of a whole file system.

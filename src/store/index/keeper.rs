@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Index, Trouble, quarantine, renewal,
+    Before, Index, Trouble, quarantine, renewal,
     snapshot::{self, Header},
 };
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
         directory::{Directory, Lock},
         examination::try_writing,
         memory::Memory,
+        peak::Peak,
         room::is_full,
         running::{Moment, RunningTime},
         table::Batch,
@@ -44,6 +45,7 @@ pub struct IndexKeeper {
     directory: Directory,
     memory: Memory,
     running: RunningTime,
+    peak: Peak,
     clock: Clock,
     lock: Arc<Lock>,
     index: Option<Index>,
@@ -61,6 +63,7 @@ impl IndexKeeper {
         directory: Directory,
         memory: Memory,
         running: RunningTime,
+        peak: Peak,
         clock: Clock,
         lock: Arc<Lock>,
         index: Option<Index>,
@@ -70,6 +73,7 @@ impl IndexKeeper {
             directory,
             memory,
             running,
+            peak,
             clock,
             lock,
             index,
@@ -161,7 +165,8 @@ impl IndexKeeper {
     pub(super) fn renew(&mut self) -> bool {
         let number = self.index.as_ref().map_or(0, Index::snapshot).saturating_add(1);
         let header = Header { number, running: self.running.now() };
-        let made = renewal::make(&self.directory, header, &self.memory, |used| self.stamp(used));
+        let used = |used: &[(Digest, Moment)]| self.stamp(used);
+        let made = renewal::make(&self.directory, header, self.peak.day(), &self.memory, used);
         if let Err(trouble) = made {
             if self.renew_at.is_none() {
                 tracing::warn!(%trouble, "the index cannot be made anew, and grows");
@@ -191,10 +196,10 @@ impl IndexKeeper {
         let Some(index) = &self.index else {
             return false;
         };
-        let now = self.running.now();
+        let now = Before { running: self.running.now(), day: self.peak.day() };
         match index.apply(&batch, now) {
             Ok(()) => {
-                self.remembered = now;
+                self.remembered = now.running;
                 self.stamp(&batch.used);
                 true
             }
@@ -313,15 +318,20 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::{metrics::Metrics, oci::Algorithm, store::table::Table};
+    use crate::{
+        metrics::Metrics,
+        oci::Algorithm,
+        store::{peak::Day, table::Table},
+    };
 
     fn keeper(data_dir: &TempDir) -> IndexKeeper {
         let (directory, lock) = Directory::open(data_dir.path()).unwrap();
         let memory = Memory::new(Table::default(), Arc::new(Metrics::new()));
         let clock = Clock::system();
         let running = RunningTime::resume(Moment::default(), clock.clone());
+        let peak = Peak::resume(Day::default(), running.clone());
         let index = Index::open(&directory).unwrap();
-        IndexKeeper::new(directory, memory, running, clock, Arc::new(lock), Some(index))
+        IndexKeeper::new(directory, memory, running, peak, clock, Arc::new(lock), Some(index))
     }
 
     fn put(keeper: &IndexKeeper, content: &[u8]) -> Digest {

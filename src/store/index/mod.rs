@@ -35,6 +35,7 @@ pub use keeper::IndexKeeper;
 use super::{
     directory::Directory,
     health::is_own_limit,
+    peak::Day,
     room::is_full,
     running::Moment,
     table::{Batch, Table},
@@ -62,6 +63,13 @@ pub struct Index {
     snapshot: u32,
 }
 
+/// How far the life had come that wrote an index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    pub running: Moment,
+    pub day: Day,
+}
+
 /// Why the index does not work.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
@@ -80,17 +88,19 @@ impl Index {
         Ok(index)
     }
 
-    /// Opens the index and reads all of it: the table, and the running time so far. Blocking.
-    pub fn load(directory: &Directory) -> Result<(Index, Table, Moment), Trouble> {
+    /// Opens the index and reads all of it. Blocking.
+    pub fn load(directory: &Directory) -> Result<(Index, Table, Before), Trouble> {
         renewal::settle(directory)?;
         let read = |index: &Index| index.read(&directory.index());
-        let (index, (table, running)) = Index::open_and(directory, read)?;
-        Ok((index, table, running))
+        let (index, (table, before)) = Index::open_and(directory, read)?;
+        Ok((index, table, before))
     }
 
-    /// Remembers a batch and the running time, and syncs. Blocking.
-    pub fn apply(&self, batch: &Batch, now: Moment) -> Result<(), Trouble> {
+    /// Remembers a batch, and how far this life has come, and syncs. Blocking.
+    pub fn apply(&self, batch: &Batch, now: Before) -> Result<(), Trouble> {
         guarded(|| {
+            // Before what has gone since is forgotten.
+            self.meta.insert(b"day", rows::day_value(now.day))?;
             self.apply_removals(batch)?;
             for (digest, row) in &batch.blobs {
                 self.blobs.insert(rows::digest_key(digest), rows::blob_value(row))?;
@@ -111,7 +121,7 @@ impl Index {
                 let value = held.as_ref().map(rows::pin_value);
                 self.set(&self.pins, rows::pin_key(image), value)?;
             }
-            self.meta.insert(b"running", rows::running_value(now))?;
+            self.meta.insert(b"running", rows::running_value(now.running))?;
             self.database.flush()?;
             Ok(())
         })

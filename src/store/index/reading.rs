@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use super::{Index, rows, snapshot};
+use super::{Before, Index, rows, snapshot};
 use crate::store::{
     running::Moment,
     table::{PinRow, ProofRow, Table},
@@ -10,7 +10,7 @@ use crate::store::{
 
 impl Index {
     /// The running time is never before a use: its own row may be lost alone.
-    pub(super) fn read(&self, path: &Path) -> sled::Result<(Table, Moment)> {
+    pub(super) fn read(&self, path: &Path) -> sled::Result<(Table, Before)> {
         let (header, mut table) = snapshot::read(path)?;
         if header.number != self.snapshot {
             let reason = format!("its snapshot is {}, not {}", header.number, self.snapshot);
@@ -25,7 +25,9 @@ impl Index {
         self.read_verdicts(&mut table)?;
         self.read_pins(&mut table, running)?;
         table.mark_remembered();
-        Ok((table, running))
+        let day = self.meta.get(b"day")?;
+        let day = day.and_then(|value| rows::read_day_value(&value)).unwrap_or_default();
+        Ok((table, Before { running, day }))
     }
 
     /// Before anything else is said of the same digests.

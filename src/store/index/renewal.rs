@@ -14,6 +14,7 @@ use crate::{
     store::{
         directory::{self, Directory},
         memory::Memory,
+        peak::Day,
         running::Moment,
         table::Table,
     },
@@ -24,6 +25,7 @@ use crate::{
 pub fn make(
     directory: &Directory,
     header: Header,
+    day: Day,
     memory: &Memory,
     used: impl Fn(&[(Digest, Moment)]),
 ) -> Result<(), Trouble> {
@@ -33,7 +35,7 @@ pub fn make(
         memory.with(Table::begin_snapshot);
         let made = snapshot::write(&next, header, memory, used)
             .map_err(Trouble::from)
-            .and_then(|()| make_sled(&next, header));
+            .and_then(|()| make_sled(&next, header, day));
         memory.with(|table| match made {
             Ok(()) => table.end_snapshot(),
             Err(_) => table.abandon_snapshot(),
@@ -76,11 +78,12 @@ pub fn clear(directory: &Directory) -> io::Result<()> {
     remove(&directory.next_index())
 }
 
-fn make_sled(path: &Path, header: Header) -> Result<(), Trouble> {
+fn make_sled(path: &Path, header: Header, day: Day) -> Result<(), Trouble> {
     let made = guarded(|| {
         let index = Index::open_database(path)?;
         index.meta.insert(b"snapshot", &header.number.to_le_bytes())?;
         index.meta.insert(b"running", rows::running_value(header.running))?;
+        index.meta.insert(b"day", rows::day_value(day))?;
         index.database.flush()?;
         Ok(index)
     })?;

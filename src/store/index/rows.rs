@@ -10,6 +10,7 @@
 //! | `pins` | full name of an image | the digest that it holds |
 //! | `forgotten` | digest | nothing |
 //! | `meta` | `running` | the running time |
+//! | `meta` | `day` | a day of it, and the most bytes that were held on it |
 //! | `meta` | `snapshot` | the number of the snapshot that the rest goes with |
 //!
 //! What is no more but may be in the snapshot has an empty value, or a row in `forgotten`.
@@ -18,6 +19,7 @@ use crate::{
     oci::{Digest, ImageName, Reference, Repository, Visibility},
     store::{
         encoding::{put_digest, put_time, take, take_digest, take_slice, take_time},
+        peak::Day,
         running::Moment,
         table::{BlobRow, Kind, ManifestRow, Pointer, PointerRow, Proof, Verdict},
     },
@@ -208,6 +210,21 @@ pub fn read_running_value(value: &[u8]) -> Option<Moment> {
     Some(Moment::from_seconds(u32::from_le_bytes(seconds)))
 }
 
+/// The value of a day.
+pub fn day_value(day: Day) -> Vec<u8> {
+    let mut value = vec![VERSION];
+    value.extend(day.number.to_le_bytes());
+    value.extend(day.peak.to_le_bytes());
+    value
+}
+
+/// Reads [`day_value`].
+pub fn read_day_value(value: &[u8]) -> Option<Day> {
+    let mut rest = take_version(value)?;
+    let number = u32::from_le_bytes(take(&mut rest)?);
+    Some(Day { number, peak: u64::from_le_bytes(take(&mut rest)?) })
+}
+
 fn take_manifest(mut rest: &[u8]) -> Option<ManifestRow> {
     let kind = match take(&mut rest)? {
         [0] => Kind::Unread,
@@ -300,5 +317,7 @@ mod tests {
         }
         let now = Moment::from_seconds(9);
         assert_eq!(read_running_value(&running_value(now)), Some(now));
+        let day = Day { number: 3, peak: 5 << 40 };
+        assert_eq!(read_day_value(&day_value(day)), Some(day));
     }
 }

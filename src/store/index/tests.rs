@@ -14,6 +14,7 @@ use crate::{
     oci::{Algorithm, Digest, Manifest, Repository, Visibility},
     store::{
         memory::Memory,
+        peak::{Day, Peak},
         running::RunningTime,
         table::{Pointer, PointerRow, Proof, Verdict},
     },
@@ -23,6 +24,7 @@ struct Life {
     data_dir: TempDir,
     directory: Directory,
     memory: Memory,
+    peak: Peak,
     keeper: IndexKeeper,
 }
 
@@ -32,16 +34,18 @@ impl Life {
         let (index, table, before) = Index::load(&directory).unwrap();
         let memory = Memory::new(table, Arc::new(Metrics::new()));
         let clock = Clock::system();
-        let running = RunningTime::resume(before, clock.clone());
+        let running = RunningTime::resume(before.running, clock.clone());
+        let peak = Peak::resume(before.day, running.clone());
         let keeper = IndexKeeper::new(
             directory.clone(),
             memory.clone(),
             running,
+            peak.clone(),
             clock,
             Arc::new(lock),
             Some(index),
         );
-        Life { data_dir, directory, memory, keeper }
+        Life { data_dir, directory, memory, peak, keeper }
     }
 
     fn first() -> Life {
@@ -219,7 +223,7 @@ fn what_changes_while_a_snapshot_is_taken_is_known_in_the_next_life() {
     life.keeper.keep_up();
     let step = std::cell::Cell::new(0);
     let header = Header { number: 2, running: now() };
-    renewal::make(&life.directory, header, &life.memory, |_| {
+    renewal::make(&life.directory, header, Day::default(), &life.memory, |_| {
         match step.get() {
             0 => {
                 // All of it in what is in the snapshot already, or was free in it.
@@ -260,6 +264,20 @@ fn what_changes_while_a_snapshot_is_taken_is_known_in_the_next_life() {
     assert!(life.memory.with(|table| table.size(&digest(8500))).is_some());
 }
 
+/// Also by one that is killed right after it was renewed.
+#[test]
+fn the_peak_of_the_day_is_known_in_the_next_life() {
+    let life = Life::first();
+    life.peak.see(1000);
+    let mut life = life.next();
+    assert_eq!(life.peak.see(1), 1000);
+    life.peak.see(2000);
+    assert!(life.keeper.renew());
+    let Life { data_dir, keeper, .. } = life;
+    drop(keeper);
+    assert_eq!(Life::new(data_dir).peak.see(1), 2000);
+}
+
 #[test]
 fn wherever_it_is_stopped_an_index_is_found_whole() {
     type Stop = fn(&Directory);
@@ -284,7 +302,7 @@ fn wherever_it_is_stopped_an_index_is_found_whole() {
         let mut life = snapshotted();
         let known = life.known();
         let header = Header { number: 2, running: now() };
-        renewal::make(&life.directory, header, &life.memory, |_| ()).unwrap();
+        renewal::make(&life.directory, header, Day::default(), &life.memory, |_| ()).unwrap();
         life.keeper.close();
         stop(&life.directory);
         let Life { data_dir, keeper, directory, .. } = life;
@@ -390,7 +408,7 @@ fn what_was_used_is_shown_when_a_snapshot_remembers_it() {
     let told = std::cell::RefCell::new(Vec::new());
     let header = Header { number: 2, running: later };
     let note = |used: &[(Digest, Moment)]| told.borrow_mut().extend_from_slice(used);
-    renewal::make(&life.directory, header, &life.memory, note).unwrap();
+    renewal::make(&life.directory, header, Day::default(), &life.memory, note).unwrap();
     assert_eq!(told.into_inner(), [(digest(7), later), (digest(8888), later)]);
     assert_eq!(life.last_use(7), Some(later));
 }
@@ -401,7 +419,7 @@ fn what_changed_between_the_parts_of_a_snapshot_agrees_without_the_rows() {
     let header = Header { number: 2, running: now() };
     let step = std::cell::Cell::new(0);
     let later = Moment::from_seconds(77);
-    renewal::make(&life.directory, header, &life.memory, |_| {
+    renewal::make(&life.directory, header, Day::default(), &life.memory, |_| {
         if step.replace(1) == 0 {
             // What it lists is in a part that is written; it, and where it was shown, is not.
             life.memory.with(|table| table.touch(&digest(10_000), later));

@@ -164,6 +164,30 @@ async fn a_full_disk_takes_half_of_the_cache_a_day() {
     assert!((7..=9).contains(&blobs(&test)), "{}", blobs(&test));
 }
 
+/// Each life finds less than the one before, and it is the same day.
+#[tokio::test]
+async fn a_full_disk_takes_no_more_for_a_restart() {
+    let mut test = TestStore::new();
+    for n in 0..32 {
+        test.put(&content(n, 1)).await;
+    }
+    test.cache.min_free = Some(Size::Percent(100));
+    let blobs = |test: &TestStore| test.metrics.store_blobs.get();
+    for _ in 0..3 {
+        test = test.restart().await;
+        test.store.begin_sweep().run(&[]).await.unwrap();
+        assert!((15..=17).contains(&blobs(&test)), "{}", blobs(&test));
+    }
+    test.store.write_now().await.unwrap();
+    test = test.crash();
+    test.store.begin_sweep().run(&[]).await.unwrap();
+    assert!((15..=17).contains(&blobs(&test)), "{}", blobs(&test));
+    test.clock.advance(DAY);
+    test = test.restart().await;
+    test.store.begin_sweep().run(&[]).await.unwrap();
+    assert!((7..=9).contains(&blobs(&test)), "{}", blobs(&test));
+}
+
 /// Nobody waits for the schedule: another program may need the room now.
 #[tokio::test]
 async fn a_disk_that_others_fill_is_given_room_at_once() {
