@@ -178,9 +178,9 @@ impl LayoutKeeper {
         self.layout.write_changes().is_ok()
     }
 
-    /// Writes the file if it is out of date.
-    pub fn finish(mut self) {
-        self.write_now();
+    /// Writes the file if it is out of date. Tells whether it is up to date then.
+    pub fn finish(mut self) -> bool {
+        self.write_now()
     }
 }
 

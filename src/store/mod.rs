@@ -358,8 +358,8 @@ impl Store {
         let _ = self.0.looked_around.subscribe().wait_for(|done| *done).await;
     }
 
-    /// Writes what is only in memory, syncs, and marks a clean stop. What is changed later is
-    /// not remembered.
+    /// Writes what is only in memory, syncs, and marks a clean stop if all could be written. What is
+    /// changed later is not remembered.
     pub async fn close(&self) {
         let store = Arc::clone(&self.0);
         let closed = blocking(move || store.close()).await;
@@ -380,8 +380,10 @@ impl Shared {
         // One that runs ends soon; what it has not removed is named again.
         self.evictions.close();
         self.memory.with(Table::readmit_all);
-        for keeper in running {
-            keeper.finish();
+        let unwritten = running.into_iter().map(Keeper::finish).filter(|written| !written).count();
+        if unwritten > 0 {
+            let what = "the next start looks for what could not be written";
+            return Err(io::Error::other(what));
         }
         self.lock.mark_clean()
     }

@@ -149,7 +149,7 @@ impl Shared {
 
     fn keep_disk(self: &Arc<Self>) -> io::Result<Keeper> {
         let (keeper, lock) = (DiskKeeper::new(Arc::downgrade(self)), Arc::clone(&self.lock));
-        let work = Work { keep_up: DiskKeeper::keep_up, write_now: None, finish: drop };
+        let work = Work { keep_up: DiskKeeper::keep_up, write_now: None, finish: |_| true };
         Keeper::start("store-disk", DISK_INTERVAL, lock, keeper, work)
     }
 

@@ -18,7 +18,7 @@ use super::directory::Lock;
 pub struct Keeper {
     orders: mpsc::Sender<Order>,
     writes: bool,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<bool>,
 }
 
 /// What a thread does with its keeper.
@@ -28,8 +28,8 @@ pub struct Work<K> {
     /// When somebody waits for it; tells whether everything is on the disk now. `None`: it writes
     /// nothing that anybody would wait for.
     pub write_now: Option<fn(&mut K) -> bool>,
-    /// At the end.
-    pub finish: fn(K),
+    /// At the end; tells whether everything is on the disk now.
+    pub finish: fn(K) -> bool,
 }
 
 enum Order {
@@ -62,12 +62,14 @@ impl Keeper {
                     }
                 }
             };
-            if finished {
-                (work.finish)(keeper);
+            let written = if finished {
+                (work.finish)(keeper)
             } else {
                 drop(keeper);
-            }
+                false
+            };
             drop(lock);
+            written
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(work)?;
         Ok(Keeper { orders, writes, thread })
@@ -85,12 +87,35 @@ impl Keeper {
         Some(written)
     }
 
-    /// Lets the keeper write what is left, and waits for it. Blocking.
-    pub fn finish(self) {
+    /// Lets the keeper write what is left, and waits for it. Tells whether everything is on the disk
+    /// now. Blocking.
+    pub fn finish(self) -> bool {
         // An error means that the thread has ended already, of which the join tells.
         let _ = self.orders.send(Order::Finish);
-        if self.thread.join().is_err() {
+        self.thread.join().unwrap_or_else(|_| {
             tracing::error!("a thread of the store has panicked");
+            false
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::directory::Directory;
+
+    #[test]
+    fn the_end_tells_whether_everything_was_written() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let (_, lock) = Directory::open(data_dir.path()).unwrap();
+        let lock = Arc::new(lock);
+        let ends: [(fn(()) -> bool, bool); 3] =
+            [(|()| true, true), (|()| false, false), (|()| panic!("a test"), false)];
+        for (finish, is_written) in ends {
+            let work = Work { keep_up: |_| (), write_now: None, finish };
+            let minute = Duration::from_secs(60);
+            let keeper = Keeper::start("test", minute, Arc::clone(&lock), (), work).unwrap();
+            assert_eq!(keeper.finish(), is_written);
         }
     }
 }

@@ -123,15 +123,16 @@ impl IndexKeeper {
         }
     }
 
-    /// Writes everything, whenever it was last written, and closes the index.
-    pub fn finish(mut self) {
+    /// Writes everything, whenever it was last written, and closes the index. Tells whether the index
+    /// knows everything then.
+    pub fn finish(mut self) -> bool {
         self.memory.with(|table| table.mark_uses());
         (self.retry_at, self.renew_at) = (None, None);
         // One that breaks over this is begun anew, and is to be told everything.
-        if self.write_now() || (self.index.is_some() && self.write_now()) {
-            self.apply(Batch::default());
-        }
+        let is_written = self.write_now() || (self.index.is_some() && self.write_now());
+        let knows_all = is_written && self.apply(Batch::default());
         self.close();
+        knows_all
     }
 
     fn next_batch(&mut self) -> Option<Batch> {
@@ -371,7 +372,7 @@ mod tests {
         keeper.index.as_ref().unwrap().database.drop_tree("blobs").unwrap();
         let after = put(&keeper, b"after");
         let directory = keeper.directory.clone();
-        keeper.finish();
+        assert!(keeper.finish());
         let table = remembered(&directory);
         assert_eq!(table.size(&before).and(table.size(&after)), Some(1));
     }

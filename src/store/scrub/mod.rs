@@ -101,13 +101,14 @@ impl ScrubKeeper {
         }
     }
 
-    /// Remembers how far it has come.
-    fn finish(mut self) {
+    /// Remembers how far it has come. That is a hint: nothing is missing without it.
+    fn finish(mut self) -> bool {
         if let Some(store) = self.store.upgrade() {
             let now = store.clock.running();
             self.progress.pass(now.saturating_sub(self.seen), self.interval);
             self.save(&store, now);
         }
+        true
     }
 
     fn take_turn(&mut self, store: &Arc<Shared>) -> io::Result<()> {

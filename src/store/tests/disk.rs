@@ -127,6 +127,24 @@ async fn a_file_that_cannot_be_read_is_no_damage() {
     assert_eq!(test.metrics.store_writable.get(), 1);
 }
 
+/// What could not be written at the end is put right by the next life.
+#[tokio::test]
+async fn an_end_at_which_not_everything_is_written_is_not_clean() {
+    let mut test = TestStore::new();
+    test.store.write_now().await.unwrap();
+    let in_the_way = test.path("index.new");
+    fs::create_dir(&in_the_way).unwrap();
+    let (image, ..) = test.put_tagged("v1").await;
+    test.store.close().await;
+    assert_ne!(fs::read(test.path("lock")).unwrap(), b"", "as after a crash");
+    assert!(!test.json().contains(&image.encoded()));
+    fs::remove_dir(in_the_way).unwrap();
+    test = test.crash();
+    eventually("it is named", || test.json().contains(&image.encoded()));
+    test.store.close().await;
+    assert_eq!(fs::read(test.path("lock")).unwrap(), b"");
+}
+
 #[tokio::test]
 async fn an_index_that_is_deleted_is_written_anew() {
     let mut test = TestStore::new();
