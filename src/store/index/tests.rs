@@ -1,5 +1,7 @@
 //! The index from one life to the next, over snapshots that are taken in between.
 
+mod no_room;
+
 use std::{fs, path::PathBuf, sync::Arc, time::SystemTime};
 
 use tempfile::TempDir;
