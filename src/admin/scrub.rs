@@ -1,16 +1,17 @@
 //! `POST /api/v1/scrub`: hashes now what the schedule would hash in its time.
 //!
 //! Asked with `{"repair": false, "of": "registry/name:tag"}`. `of` is an image or a digest, and everything
-//! below it; without, all that is held. What is damaged is set aside, and with `repair` fetched again.
+//! below it; without, all that is held. What is damaged is set aside, and with `repair` fetched again, as is
+//! what was set aside before.
 //!
 //! | finding | |
 //! |---|---|
-//! | `{"digest": "…", "damage": "…", "repaired": null, "reason": null}` | a damaged blob; with `repair`, whether it is here again, and if not, why |
+//! | `{"digest": "…", "damage": "…", "repaired": null, "reason": null}` | a blob that is damaged, or was; with `repair`, whether it is here again, and if not, why |
 //! | `{"stray": "…"}` | something in the directory that does not belong there; it stays |
 //!
 //! `done` counts: `{"blobs": n, "bytes": n, "damaged": n, "repaired": n, "strays": n}`.
 
-use std::io;
+use std::{collections::HashSet, fmt::Display, io};
 
 use http::Response;
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ use super::{
 use crate::{
     mirror::Healing,
     oci::{Digest, ImageName, Reference},
-    store::{Damage, Scope, Scrub},
+    store::{Scope, Scrub},
 };
 
 /// The body of the question.
@@ -73,8 +74,10 @@ impl Content {
             None => Scope::Everything,
         };
         let scrub = self.store.begin_scrub(scope).await.map_err(Refusal::failed)?;
+        let is_nothing =
+            scrub.blobs() == 0 && scrub.lacking().await.map_err(Refusal::failed)?.is_empty();
         match of {
-            Some(of) if scrub.blobs() == 0 => Err(Refusal::NotHere(format!("{of}: not here"))),
+            Some(of) if is_nothing => Err(Refusal::NotHere(format!("{of}: not here"))),
             Some(_) | None => Ok(scrub),
         }
     }
@@ -118,16 +121,44 @@ impl Content {
                     true => Some(self.mirror.heal_one(&digest).await),
                     false => None,
                 };
-                tally.damaged += 1;
-                tally.repaired += u64::from(healing == Some(Healing::Healed));
+                tally.note(healing.as_ref());
                 events.finding(damaged(&digest, &damage, healing)).await;
             }
         }
+        if asked.repair {
+            self.fetch_lacking(&scrub, &mut tally, events).await?;
+        }
         Ok(tally)
+    }
+
+    /// Fetches what earlier scrubs set aside, each once. What a manifest lacks is known when it is here.
+    async fn fetch_lacking(
+        &self,
+        scrub: &Scrub,
+        tally: &mut Tally,
+        events: &Events,
+    ) -> io::Result<()> {
+        let mut tried = HashSet::new();
+        while let Some(digest) =
+            scrub.lacking().await?.into_iter().find(|digest| !tried.contains(digest))
+        {
+            let healing = self.mirror.heal_one(&digest).await;
+            tally.note(Some(&healing));
+            events.finding(damaged(&digest, "it was set aside before", Some(healing))).await;
+            tried.insert(digest);
+        }
+        Ok(())
     }
 }
 
-fn damaged(digest: &Digest, damage: &Damage, healing: Option<Healing>) -> Value {
+impl Tally {
+    fn note(&mut self, healing: Option<&Healing>) {
+        self.damaged += 1;
+        self.repaired += u64::from(healing == Some(&Healing::Healed));
+    }
+}
+
+fn damaged(digest: &Digest, damage: impl Display, healing: Option<Healing>) -> Value {
     let (repaired, reason) = match healing {
         None => (None, None),
         Some(Healing::Healed) => (Some(true), None),

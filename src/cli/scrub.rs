@@ -16,7 +16,7 @@ use crate::{config::Config, oci::Digest};
 pub(super) struct Arguments {
     #[command(flatten)]
     place: Place,
-    /// Fetch again at once what is damaged; without, the next pull does
+    /// Fetch again at once what is damaged, or was found so before; without, the next pull does
     #[arg(long)]
     repair: bool,
     /// Print one JSON document a line, the totals last

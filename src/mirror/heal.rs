@@ -75,7 +75,9 @@ impl Mirror {
 
     /// Fetches a blob or manifest again that was found damaged, unless that is done already.
     pub async fn heal_one(self: &Arc<Self>, digest: &Digest) -> Healing {
-        self.heal_in(&self.store.shown_in(digest), digest).await
+        let healing = self.heal_in(&self.store.shown_in(digest), digest).await;
+        tell(digest, &healing);
+        healing
     }
 
     async fn treat_next(self: &Arc<Self>, patients: &mut Vec<Patient>) {
@@ -85,10 +87,7 @@ impl Mirror {
         };
         let digest = &patient.digest;
         match self.heal_in_passing(digest).await {
-            Healing::Healed => tracing::info!(%digest, "a damaged blob is here again"),
-            Healing::Hopeless(reason) => {
-                tracing::warn!(%digest, reason, "a damaged blob cannot be fetched again");
-            }
+            ended @ (Healing::Healed | Healing::Hopeless(_)) => tell(digest, &ended),
             Healing::Later(reason) if patient.tries >= TRIES => {
                 tracing::warn!(%digest, reason, "a damaged blob is left to the next pull");
             }
@@ -174,6 +173,16 @@ impl Mirror {
 
     fn healed(&self, digest: &Digest, otherwise: &str) -> Healing {
         if self.store.has(digest) { Healing::Healed } else { Healing::Later(otherwise.to_owned()) }
+    }
+}
+
+fn tell(digest: &Digest, healing: &Healing) {
+    match healing {
+        Healing::Healed => tracing::info!(%digest, "a damaged blob is here again"),
+        Healing::Later(reason) => tracing::info!(%digest, reason, "a damaged blob has to wait"),
+        Healing::Hopeless(reason) => {
+            tracing::warn!(%digest, reason, "a damaged blob cannot be fetched again");
+        }
     }
 }
 

@@ -1,28 +1,16 @@
 //! Damaged files of `blobs/`: out of the way, counted, and reported to whoever can fetch them again.
-//!
-//! What is damaged moves to `quarantine/`, for whoever wants to know what became of it. Little is
-//! kept there, for all of it can be fetched again.
 
 use std::{
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use tokio::sync::mpsc;
 
-use super::{Shared, Store, table::Proof};
+use super::{Shared, Store, quarantine::remove_any, table::Proof};
 use crate::oci::{Digest, Repository};
-
-/// Damaged blobs that are kept for inspection.
-const QUARANTINED_FILES: usize = 8;
-
-/// What they may add up to, in bytes. A larger one is removed at once.
-const QUARANTINED_BYTES: u64 = 1024 * 1024 * 1024;
-
-/// Or this part of what the data directory may hold: no cache is full of what nobody can use.
-const QUARANTINED_PART: u64 = 10;
 
 /// What is wrong with the file of a blob.
 #[derive(Debug, thiserror::Error)]
@@ -118,40 +106,6 @@ impl Shared {
             tracing::debug!(%digest, "a damaged blob is left to the next pull");
         }
     }
-
-    /// Removes what has been in quarantine longest, until the rest is little.
-    fn trim_quarantine(&self) -> io::Result<()> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(self.directory.quarantine())? {
-            let entry = entry?;
-            let metadata = entry.metadata()?;
-            // The time of the move: a file's content is as old as its last use.
-            let moved_at = (metadata.ctime(), metadata.ctime_nsec());
-            files.push((moved_at, metadata.len(), entry.path()));
-        }
-        files.sort();
-        let most = QUARANTINED_BYTES.min(self.room.limits()?.max_size / QUARANTINED_PART);
-        for path in surplus(files.into_iter().rev().map(|(_, size, path)| (size, path)), most) {
-            remove_any(&path)?;
-        }
-        self.room.look_anew();
-        Ok(())
-    }
-}
-
-/// Which of these files, the last that came first, are too many or too large.
-fn surplus(files: impl Iterator<Item = (u64, PathBuf)>, most: u64) -> Vec<PathBuf> {
-    let (mut kept, mut bytes) = (0, 0u64);
-    let mut surplus = Vec::new();
-    for (size, path) in files {
-        let with_it = bytes.saturating_add(size);
-        if kept < QUARANTINED_FILES && with_it <= most {
-            (kept, bytes) = (kept + 1, with_it);
-        } else {
-            surplus.push(path);
-        }
-    }
-    surplus
 }
 
 /// Whether the file at `path` is this one.
@@ -162,40 +116,5 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
         Ok(found) => Ok((found.dev(), found.ino()) == (this.dev(), this.ino())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
-    }
-}
-
-fn remove_any(path: &Path) -> io::Result<()> {
-    let removed = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
-        Ok(_) => fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_few_are_kept_and_little_of_them() {
-        let gibibyte = QUARANTINED_BYTES;
-        let kept = |sizes: &[u64]| {
-            let files = sizes.iter().enumerate();
-            let gone = surplus(files.map(|(n, size)| (*size, n.to_string().into())), gibibyte);
-            let names = (0..sizes.len()).map(|n| PathBuf::from(n.to_string()));
-            names.filter(|name| !gone.contains(name)).count()
-        };
-        assert_eq!(kept(&[]), 0);
-        assert_eq!(kept(&[5; 12]), QUARANTINED_FILES);
-        assert_eq!(kept(&[gibibyte]), 1);
-        assert_eq!(kept(&[gibibyte + 1]), 0);
-        assert_eq!(kept(&[gibibyte + 1, 7, 7]), 2);
-        assert_eq!(kept(&[gibibyte / 2; 5]), 2);
-        assert_eq!(kept(&[u64::MAX, gibibyte, u64::MAX]), 1);
     }
 }

@@ -5,7 +5,8 @@
 //! blobs/<algorithm>/<hex>      whole and verified, immutable; manifests too
 //! downloads/<algorithm>-<hex>  a blob being written, or left half-written to be gone on with;
 //!                              with .json: where it belongs; downloads/manifest-<n>: a manifest
-//! quarantine/<algorithm>-<hex> the last few blobs that were found damaged, 1 GiB at most
+//! quarantine/<algorithm>-<hex> the last few blobs that were found damaged, 1 GiB at most; empty:
+//!                              one that was
 //! scrub.json                   how far the present scrub has come
 //! index/                       what the table holds, derived and disposable: a snapshot of it, and
 //!                              sled with what changed since
@@ -60,6 +61,7 @@ mod peak;
 mod picture;
 mod pins;
 mod presence;
+mod quarantine;
 mod rebuild;
 mod rehash;
 mod removal;

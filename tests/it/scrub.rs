@@ -203,7 +203,9 @@ async fn the_command_finds_and_repairs() {
         let repaired = scrub(directory, &["--repair"]);
         assert_eq!(repaired.code, Some(0), "{repaired:?}");
         assert!(repaired.output.contains("fetched again"), "{repaired:?}");
-        assert!(repaired.output.contains("1 damaged, 1 of them repaired"), "{repaired:?}");
+        assert!(repaired.output.contains("2 damaged, 2 of them repaired"), "{repaired:?}");
+        assert!(repaired.output.contains("set aside before; fetched again"), "{repaired:?}");
+        assert_eq!(fs::read(place(&damaged)).unwrap(), image.layers[0]);
         assert!(repaired.output.contains("notes.txt is no blob"), "{repaired:?}");
         assert_eq!(fs::read(place(&image.digest())).unwrap(), image.manifest);
         assert!(data_dir.join("blobs/sha256/notes.txt").exists());

@@ -30,6 +30,7 @@ pub enum Scope {
 #[derive(Debug)]
 pub struct Scrub {
     store: Arc<Shared>,
+    scope: Scope,
     /// `None` while a turn runs, and after one that was dropped.
     work: Option<Work>,
     blobs: u64,
@@ -72,17 +73,17 @@ impl Store {
     pub async fn begin_scrub(&self, scope: Scope) -> io::Result<Scrub> {
         let store = Arc::clone(&self.0);
         blocking(move || {
-            let (walk, totals) = match scope {
+            let (walk, totals) = match &scope {
                 Scope::Everything => {
                     (Walk::behind(None), store.memory.with(|table| table.totals()))
                 }
                 Scope::Below(digest) => {
-                    let (held, totals) = store.memory.with(|table| table.held_below(&digest));
+                    let (held, totals) = store.memory.with(|table| table.held_below(digest));
                     (Walk::over(held), totals)
                 }
             };
             let work = Some(Work { examiner: Examiner::default(), walk });
-            Scrub { store, work, blobs: totals.blobs, bytes: totals.bytes }
+            Scrub { store, scope, work, blobs: totals.blobs, bytes: totals.bytes }
         })
         .await
     }
@@ -112,6 +113,24 @@ impl Scrub {
     /// Bytes in them.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// What is missing now because it was found damaged, as far as `quarantine/` tells, and is needed by
+    /// something that is here.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn lacking(&self) -> io::Result<Vec<Digest>> {
+        let (store, scope) = (Arc::clone(&self.store), self.scope.clone());
+        blocking(move || {
+            let mut lacking = store.lacking()?;
+            if let Scope::Below(digest) = scope {
+                let below = store.memory.with(|table| table.below(&digest));
+                lacking.retain(|lacking| below.iter().any(|(digest, _)| digest == lacking));
+            }
+            Ok(lacking)
+        })
+        .await?
     }
 
     /// Goes on for a moment, or until something is found. `None`: everything is examined.

@@ -285,6 +285,13 @@ impl Table {
         slot.is_some_and(|(id, slot)| self.nothing_needs(id, slot))
     }
 
+    /// Whether the file of a digest is not here, though something needs it.
+    pub fn is_lacking(&self, digest: &Digest) -> bool {
+        let id = self.slots.find(digest);
+        let slot = id.and_then(|id| Some((id, self.slots.get(id)?)));
+        slot.is_some_and(|(id, slot)| !slot.present && !self.nothing_needs(id, slot))
+    }
+
     fn nothing_needs(&self, id: Id, slot: &Slot) -> bool {
         let shows = |place: &RepositoryId| {
             let slot = self.repository_at(*place);

@@ -235,6 +235,35 @@ async fn on_demand_all_is_examined_now() {
     assert!(scrubbed.reports.try_recv().is_err(), "the caller knows");
 }
 
+/// What nobody needs, or never was here, is not.
+#[tokio::test]
+async fn what_was_set_aside_is_lacking_until_it_is_here_again() {
+    let mut test = TestStore::new();
+    let (image, config, layer) = test.put_tagged("v1").await;
+    let never_here = sha256(b"never here");
+    test.put_image(&config, &[&never_here]).await;
+    let lone = test.put(b"of no image").await;
+    [&image, &layer, &lone].map(|digest| flip_a_bit(&test.blob_path(digest)));
+    assert_eq!(lacking(&test, Scope::Everything).await, []);
+    run(&test, Scope::Everything).await;
+    let mut gone = [image.clone(), layer.clone()];
+    gone.sort_unstable();
+    assert_eq!(lacking(&test, Scope::Everything).await, gone);
+    assert_eq!(lacking(&test, Scope::Below(image.clone())).await, gone);
+    assert_eq!(lacking(&test, Scope::Below(config.clone())).await, []);
+
+    test = test.restart().await;
+    assert!(lacking(&test, Scope::Everything).await.contains(&image));
+    test.put_image(&config, &[&layer]).await;
+    assert_eq!(lacking(&test, Scope::Everything).await, [layer]);
+    test.put(b"layer of v1").await;
+    assert_eq!(lacking(&test, Scope::Everything).await, []);
+}
+
+async fn lacking(test: &TestStore, scope: Scope) -> Vec<Digest> {
+    test.store.begin_scrub(scope).await.unwrap().lacking().await.unwrap()
+}
+
 async fn run(test: &TestStore, scope: Scope) -> (u64, Vec<Digest>) {
     let mut scrub = test.store.begin_scrub(scope).await.unwrap();
     let (mut blobs, mut bytes, mut damaged) = (0, 0, Vec::new());
