@@ -105,6 +105,8 @@ impl Lab {
     fn lives_through(&mut self, what: &str, harm: impl Fn(&Disk), mend: impl Fn(&Disk)) {
         println!("--- {what}");
         let cached = self.pull_new();
+        self.wait_until_kept();
+        self.wait_until_named(&cached);
         let lines = self.lines();
         harm(&self.disk);
         let passed = self.pull_new();
@@ -128,17 +130,34 @@ impl Lab {
 
     /// They are served by another life, without upstream.
     fn are_kept(&mut self, images: &[String]) {
-        wait_for("the downloads' end", || {
-            (self.larder.metric("larder_downloads_in_flight") == 0.0).then_some(())
-        });
+        self.wait_until_kept();
         self.hub.stop();
         self.larder.restart();
         images.iter().for_each(|image| self.pull(image));
         self.hub.restart();
     }
 
+    /// A client has all bytes before they are synced.
+    fn wait_until_kept(&self) {
+        wait_for("the downloads' end", || {
+            (self.larder.metric("larder_downloads_in_flight") == 0.0).then_some(())
+        });
+    }
+
+    /// The index is a moment behind what is kept, and what it was not told in time is lost if it
+    /// cannot be written any more.
+    fn wait_until_named(&self, image: &str) {
+        let list = self.disk.data().join("index.json");
+        wait_for("the image's name on the disk", || {
+            let names = fs::read_to_string(&list).unwrap();
+            names.contains(&format!("/{image}:latest")).then_some(())
+        });
+    }
+
     fn starts_on_a_full_disk(&mut self) {
         let cached = self.pull_new();
+        self.wait_until_kept();
+        self.wait_until_named(&cached);
         self.disk.fill(&self.disk.data());
         self.larder.restart();
         self.pull(&cached);
@@ -289,10 +308,11 @@ impl Disk {
         image.write_all_at(&fs::read(self.lost_part()).unwrap(), BEGINNING as u64).unwrap();
     }
 
+    /// Between the two steps, the device reads as zeros where the file has ended.
     fn resize(&self, size: u64) {
         let image = &self.image;
-        File::options().write(true).open(image).unwrap().set_len(size).unwrap();
         let listed = run(&self.inside(&format!("losetup -n -O NAME -j {}", image.display())));
+        File::options().write(true).open(image).unwrap().set_len(size).unwrap();
         self.run(&format!("losetup --set-capacity {}", listed.trim()));
     }
 
