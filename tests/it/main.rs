@@ -76,6 +76,7 @@ mod support;
 mod sweep;
 mod tags;
 mod tags_list;
+mod terminal;
 mod tls;
 mod together;
 mod whole;

@@ -13,6 +13,7 @@ pub mod mirror;
 pub mod multipart;
 pub mod proxy;
 pub mod registry;
+pub mod terminal;
 pub mod tls;
 pub mod wait;
 
