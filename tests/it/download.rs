@@ -337,6 +337,7 @@ async fn a_blob_that_passes_the_store_is_resumed_where_upstream_breaks() {
     let mirror = TestMirror::builder()
         .upstream(Upstream::docker_io(&registry))
         .set("cache.min_free", "100%")
+        .set("download.retries", 2)
         .start()
         .await;
     for fault in [Fault::cut_after(MIB / 2), Fault::cut_after(MIB / 2).and_chunked()] {
