@@ -1,4 +1,4 @@
-//! kill -9, again and again on one data directory, while everything is going on: pulls that fill,
+//! kill -9, again and again on the same data, while everything is going on: pulls that fill,
 //! pulls that hit, tags that move, sweeps, scrubs, removals, pins.
 //!
 //! A kill costs what was under way, and nothing else. Each run prints the seed of its rounds.
@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use larder::oci::Digest;
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -27,7 +28,9 @@ use crate::support::{
     wait::until,
 };
 
-const ROUNDS: u64 = 200;
+/// So often the daemon of each world is killed. Worlds live beside each other: each waits more than it works.
+const ROUNDS: u64 = 50;
+const WORLDS: u64 = 4;
 
 /// The latest moment of a round in which it is killed, in milliseconds.
 const LATEST: u64 = 250;
@@ -48,6 +51,10 @@ const MOST_LEFT: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_kills_damage_nothing() {
+    join_all((0..WORLDS).map(|_| live_and_let_die())).await;
+}
+
+async fn live_and_let_die() {
     let mut world = World::start().await;
     for round in 0..ROUNDS {
         world.round(round).await;

@@ -2,6 +2,8 @@
 
 use std::{fs::File, path::Path, time::Duration};
 
+use futures_util::future::join_all;
+
 use crate::support::{
     FakeRegistry, Image, Random, TestMirror, Upstream,
     binary::Daemon,
@@ -10,7 +12,9 @@ use crate::support::{
     wait::until,
 };
 
-const ROUNDS: u64 = 12;
+/// So often a daemon is killed, and so many daemons beside each other: they wait more than they work.
+const ROUNDS: u64 = 4;
+const DAEMONS: u64 = 3;
 
 /// The latest moment after the beginning of a renewal in which it is killed, in milliseconds.
 const LATEST: u64 = 80;
@@ -20,10 +24,14 @@ const OVERGROWN: u64 = 64 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_is_found_whole_whenever_it_was_being_made_anew() {
+    join_all((0..DAEMONS).map(kill_in_renewal)).await;
+}
+
+async fn kill_in_renewal(seed: u64) {
     let registry = FakeRegistry::start().await;
     let mirror = TestMirror::builder().upstream(Upstream::docker_io(&registry));
     let mut daemon = Daemon::start(mirror.set("cache.expire_after", "30d")).await;
-    let mut random = Random::new(u64::from(std::process::id()));
+    let mut random = Random::new(u64::from(std::process::id()).wrapping_add(seed));
     for round in 0..ROUNDS {
         let image = Image::random(round);
         registry.put_image("library/x", &format!("v{round}"), &image);
