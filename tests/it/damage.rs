@@ -16,7 +16,7 @@ use bytes::Bytes;
 use larder::oci::Digest;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::client::TlsStream;
 
@@ -34,7 +34,10 @@ use crate::{
 };
 
 /// More than sockets hold of an answer that nobody reads.
-const SIZE: usize = 24 * 1024 * 1024;
+const SIZE: usize = 10 * 1024 * 1024;
+
+/// How much of an answer the client's socket holds, more or less.
+const HELD: u32 = 64 * 1024;
 
 /// How much of an answer over HTTP/2 is sent that nobody reads.
 const WINDOW: u32 = 64 * 1024;
@@ -113,7 +116,7 @@ impl Setting {
         let server = self.mirror.address();
         match way {
             Way::Http1 | Way::Range | Way::Ranges => {
-                let stream = TcpStream::connect(server).await.unwrap();
+                let stream = connect(server).await;
                 over_http1(stream, &self.request(way), meanwhile).await
             }
             Way::Http1Tls => {
@@ -121,7 +124,7 @@ impl Setting {
                 over_http1(stream, &self.request(way), meanwhile).await
             }
             Way::Http2 => {
-                let stream = TcpStream::connect(server).await.unwrap();
+                let stream = connect(server).await;
                 let client = Http2::with_window(WINDOW, stream).await;
                 over_http2(client, &self.path, meanwhile).await
             }
@@ -133,7 +136,7 @@ impl Setting {
     }
 
     async fn tls(&self, server: SocketAddr, protocol: &str) -> TlsStream<TcpStream> {
-        self.ca.as_ref().unwrap().connect(server, &[protocol]).await.unwrap()
+        self.ca.as_ref().unwrap().connect_over(connect(server).await, &[protocol]).await.unwrap()
     }
 
     fn request(&self, way: Way) -> String {
@@ -144,6 +147,12 @@ impl Setting {
         };
         format!("GET {} HTTP/1.1\r\nhost: m\r\nconnection: close\r\n{range}\r\n", self.path)
     }
+}
+
+async fn connect(server: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(HELD).unwrap();
+    socket.connect(server).await.unwrap()
 }
 
 async fn over_http1(

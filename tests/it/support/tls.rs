@@ -113,6 +113,18 @@ impl TestCa {
         server: SocketAddr,
         protocols: &[&str],
     ) -> io::Result<TlsStream<TcpStream>> {
+        self.connect_over(TcpStream::connect(server).await?, protocols).await
+    }
+
+    /// As [`TestCa::connect`], over a connection that is made already.
+    ///
+    /// # Errors
+    /// When the handshake fails.
+    pub async fn connect_over(
+        &self,
+        stream: TcpStream,
+        protocols: &[&str],
+    ) -> io::Result<TlsStream<TcpStream>> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -120,8 +132,8 @@ impl TestCa {
             .with_root_certificates(self.roots())
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let stream = TcpStream::connect(server).await?;
-        TlsConnector::from(Arc::new(config)).connect(server.ip().into(), stream).await
+        let server = stream.peer_addr()?.ip();
+        TlsConnector::from(Arc::new(config)).connect(server.into(), stream).await
     }
 
     fn roots(&self) -> RootCertStore {
