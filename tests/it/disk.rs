@@ -3,6 +3,7 @@
 
 use std::{fs, os::unix::fs::symlink};
 
+use futures_util::future::join_all;
 use larder::oci::Digest;
 
 use crate::support::{
@@ -73,7 +74,7 @@ impl Setting {
 /// What is cached is served, what is not passes through, and `/readyz` says why.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_cannot_be_written_passes_through() {
-    for directory in ["downloads", "blobs/sha512"] {
+    join_all(["downloads", "blobs/sha512"].map(async |directory| {
         let setting = Setting::start().await;
         let directory = setting.mirror.data_dir().join(directory);
         fs::remove_dir_all(&directory).unwrap();
@@ -91,13 +92,15 @@ async fn a_store_that_cannot_be_written_passes_through() {
 
         fs::remove_file(&directory).unwrap();
         setting.recovers().await;
-    }
+    }))
+    .await;
 }
 
 /// All of it, or some: the rest is made anew, and nobody is told of content that is gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_data_directory_is_made_anew() {
-    for part in ["", "blobs", "downloads", "index", "lock", "index.json", "oci-layout"] {
+    let parts = ["", "blobs", "downloads", "index", "lock", "index.json", "oci-layout"];
+    join_all(parts.map(async |part| {
         let setting = Setting::start().await;
         let path = setting.mirror.data_dir().join(part);
         if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.unwrap();
@@ -107,7 +110,8 @@ async fn a_deleted_data_directory_is_made_anew() {
         let restarted = setting.mirror.stop().await.start().await;
         restarted.pull("library/c", "latest", &setting.images[2]).await;
         assert_eq!(setting.registry.count("GET", &layer_url("library/c", &setting.images[2])), 1);
-    }
+    }))
+    .await;
 }
 
 fn layer_url(name: &str, image: &Image) -> String {

@@ -145,20 +145,22 @@ async fn upstream_is_silent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_server_is_in_trouble() {
     let html = "<html>blocked</html>";
-    for trouble in [
+    let troubles = [
         Fault::status(429),
         Fault::status(503),
         Fault::status(403).body(html).header("content-type", "text/html"),
         Fault::status(200).body(html).header("content-type", "text/html"),
         Fault::hang_up(),
         Fault::silent(),
-    ] {
+    ];
+    join_all(troubles.map(async |trouble| {
         let (registry, mirror, image) = cached(Auth::AnonymousToken).await;
         registry.expire_tokens();
         registry.on("GET", "/token", trouble);
         assert_stale(&mirror, &image).await;
         assert_unavailable(&mirror).await;
-    }
+    }))
+    .await;
 }
 
 /// The same when it redirects in circles or to where nothing may lead.
@@ -339,10 +341,12 @@ async fn a_limit_on_something_unknown_is_said_to_be_one() {
     for method in ["GET", "HEAD"] {
         registry.on(method, "/v2/*", Fault::status(429));
     }
-    for path in [TAG.to_owned(), blob_url("library/x", &sha256(b"unknown"))] {
+    let paths = [TAG.to_owned(), blob_url("library/x", &sha256(b"unknown"))];
+    join_all(paths.map(async |path| {
         let mirror = TestMirror::of(&registry).await;
         assert_limited(mirror.get(&path).await).await;
-    }
+    }))
+    .await;
 }
 
 /// A moment that upstream asks for is waited out where nothing cached can be served instead.
