@@ -9,7 +9,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::process::{Daemon, command, wait_for};
+use crate::{
+    lab::directory,
+    process::{Daemon, command, wait_for},
+};
 
 /// Whom Larder runs as, and somebody else.
 const OWNER: u32 = 65534;
@@ -43,8 +46,7 @@ struct Place(TempDir);
 
 impl Place {
     fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("larder-e2e-").tempdir().unwrap();
-        let place = Self(directory);
+        let place = Self(directory());
         fs::set_permissions(place.0.path(), Permissions::from_mode(0o755)).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_larder"), place.program()).unwrap();
         fs::create_dir(place.data()).unwrap();

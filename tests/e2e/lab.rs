@@ -43,7 +43,7 @@ pub struct Observed {
 impl Lab {
     /// Fills the upstreams and starts Larder with nothing in its store.
     pub fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("larder-e2e-").tempdir().unwrap();
+        let directory = directory();
         let path = directory.path();
         let busybox = Layout::busybox(&path.join("busybox"));
         let mut hub = Upstream::start(HUB, path);
@@ -98,6 +98,11 @@ impl Lab {
         self.counted = self.larder.lookups();
         observed
     }
+}
+
+/// A directory for all files of a test.
+pub fn directory() -> TempDir {
+    tempfile::Builder::new().prefix("larder-e2e-").tempdir().unwrap()
 }
 
 impl fmt::Display for Observed {

@@ -10,7 +10,8 @@ use std::{
 
 use crate::process::{Daemon, run, wait_for};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_larder");
+/// Where the build has put it.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_larder");
 
 /// A running `larder serve`.
 pub struct Larder {
@@ -19,19 +20,19 @@ pub struct Larder {
     directory: PathBuf,
     address: SocketAddr,
     admin: SocketAddr,
-    /// What its command line begins with.
-    wrapper: String,
+    /// What its command line begins with, the program last.
+    program: String,
 }
 
 impl Larder {
     /// Starts it and waits until it says it is ready.
     pub fn start(listen: SocketAddr, admin: SocketAddr, upstreams: &str, parent: &Path) -> Self {
-        Self::start_by("", listen, admin, upstreams, parent)
+        Self::start_by(PROGRAM, listen, admin, upstreams, parent)
     }
 
-    /// As [`Self::start`], by a program that this line begins with.
+    /// As [`Self::start`], by a line that begins with `program`: that, or one that runs it.
     pub fn start_by(
-        wrapper: &str,
+        program: &str,
         listen: SocketAddr,
         admin: SocketAddr,
         upstreams: &str,
@@ -45,8 +46,8 @@ impl Larder {
             directory.join("data").display(),
         );
         println!("{text}");
-        let wrapper = wrapper.to_owned();
-        let mut larder = Self { daemon: None, directory, address: listen, admin, wrapper };
+        let program = program.to_owned();
+        let mut larder = Self { daemon: None, directory, address: listen, admin, program };
         fs::write(larder.config(), text).unwrap();
         larder.launch();
         larder
@@ -61,8 +62,18 @@ impl Larder {
 
     /// Stops it and starts it again on what it kept.
     pub fn restart(&mut self) {
-        self.daemon.take().unwrap().terminate();
+        self.stop();
         self.launch();
+    }
+
+    /// Stops it as a service manager does.
+    pub fn stop(&mut self) {
+        self.daemon.take().unwrap().terminate();
+    }
+
+    /// The line that runs another command of it, with the configuration of this one.
+    pub fn command(&self, arguments: &str) -> String {
+        format!("{} {arguments} --config {}", self.program, self.config().display())
     }
 
     /// What it says of its readiness, status line and all.
@@ -119,8 +130,7 @@ impl Larder {
     }
 
     fn launch(&mut self) {
-        let line = format!("{} {PROGRAM} serve --config {}", self.wrapper, self.config().display());
-        let mut daemon = Daemon::start("larder", &self.directory, &line);
+        let mut daemon = Daemon::start("larder", &self.directory, &self.command("serve"));
         wait_for("larder's readiness", || {
             daemon.assert_running();
             get(self.admin, "/readyz").ok().filter(|answer| answer.starts_with("HTTP/1.1 200"))

@@ -35,6 +35,8 @@ mod upstream;
 #[cfg(test)]
 mod engine;
 #[cfg(test)]
+mod impaired;
+#[cfg(test)]
 mod lab;
 #[cfg(test)]
 mod larder;
@@ -42,6 +44,8 @@ mod larder;
 mod network;
 #[cfg(test)]
 mod phases;
+#[cfg(test)]
+mod small_disk;
 
 #[cfg(test)]
 mod commands;
