@@ -51,6 +51,8 @@ mod small_disk;
 mod commands;
 #[cfg(test)]
 mod disk;
+#[cfg(test)]
+mod permissions;
 
 #[cfg(test)]
 mod containerd;
