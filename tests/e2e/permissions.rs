@@ -10,6 +10,7 @@ use crate::{
     impaired::{Impaired, PINNED},
     lab::directory,
     larder::PROGRAM,
+    process::wait_for,
 };
 
 /// Whom Larder runs as: root may do everything everywhere.
@@ -35,6 +36,27 @@ fn directories_that_lose_their_permissions_are_lived_through() {
         let what = format!("{part:?} with mode {mode:o}");
         larder.lives_through(&what, || set_mode(&path, mode), || set_mode(&path, before));
     }
+}
+
+/// It comes from upstream, and a file that can be read takes its place.
+#[test]
+fn a_blob_without_permissions_is_fetched_anew() {
+    let directory = directory();
+    let (mut larder, data) = start(directory.path());
+    let image = larder.pull_new();
+    larder.wait_until_kept();
+    let blobs = fs::read_dir(data.join("blobs/sha256")).unwrap();
+    let blobs: Vec<PathBuf> = blobs.map(|blob| blob.unwrap().path()).collect();
+    assert_eq!(blobs.len(), 4, "index, manifest, config and layer");
+    blobs.iter().for_each(|blob| set_mode(blob, 0o000));
+
+    // A life that has manifests in memory would not read them.
+    larder.larder.restart();
+    wait_for("files that can be read", || {
+        larder.pull(&image);
+        blobs.iter().all(|blob| mode_of(blob) & 0o400 != 0).then_some(())
+    });
+    larder.are_kept(&[image]);
 }
 
 /// Larder as a user of its own, and where its data is. The program lies where everybody may run it.
