@@ -71,6 +71,17 @@ impl Larder {
         self.daemon.take().unwrap().terminate();
     }
 
+    /// Gives it no time for anything.
+    pub fn kill(&mut self) {
+        self.daemon = None;
+    }
+
+    /// Starts it on what it kept, by a line that begins with `program`.
+    pub fn start_again(&mut self, program: &str) {
+        program.clone_into(&mut self.program);
+        self.launch();
+    }
+
     /// The line that runs another command of it, with the configuration of this one.
     pub fn command(&self, arguments: &str) -> String {
         format!("{} {arguments} --config {}", self.program, self.config().display())

@@ -52,6 +52,8 @@ mod commands;
 #[cfg(test)]
 mod disk;
 #[cfg(test)]
+mod disk_index;
+#[cfg(test)]
 mod permissions;
 
 #[cfg(test)]
