@@ -55,6 +55,8 @@ mod disk;
 mod disk_index;
 #[cfg(test)]
 mod permissions;
+#[cfg(test)]
+mod quota;
 
 #[cfg(test)]
 mod containerd;

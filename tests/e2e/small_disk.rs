@@ -17,6 +17,9 @@ use crate::process::{Daemon, run, wait_for};
 /// Bytes of the file system.
 const DISK: u64 = 40 << 20;
 
+/// As many as btrfs is content with.
+const LEAST_BTRFS: u64 = 256 << 20;
+
 /// What is left of it while it fails: what tells which files there are.
 const BEGINNING: usize = 1 << 20;
 
@@ -40,6 +43,19 @@ impl Disk {
         disk
     }
 
+    /// As [`Self::new`], but with btrfs, and with more room than is of use: [`Self::limit`] has the say.
+    pub fn with_quota(directory: &Path) -> Self {
+        let disk = Self::formatted(directory, LEAST_BTRFS, "mkfs.btrfs -q");
+        let (image, whole, data) = (disk.image.display(), disk.whole(), disk.data.display());
+        fs::create_dir(&whole).unwrap();
+        let whole = whole.display();
+        disk.run(&format!("mount -o loop {image} {whole}"));
+        disk.run(&format!("btrfs quota enable {whole}"));
+        disk.run(&format!("btrfs subvolume create {whole}/data"));
+        disk.run(&format!("mount --bind {whole}/data {data}"));
+        disk
+    }
+
     fn formatted(directory: &Path, size: u64, mkfs: &str) -> Self {
         let holder = Daemon::start("mounts", directory, "unshare --mount sleep infinity");
         let own = fs::read_link("/proc/self/ns/mnt").unwrap();
@@ -53,6 +69,17 @@ impl Disk {
         File::create(&disk.image).unwrap().set_len(size).unwrap();
         disk.run(&format!("{mkfs} {}", disk.image.display()));
         disk
+    }
+
+    /// Lets the data take no more than so many bytes, in the words of btrfs-qgroup(8). That itself is
+    /// written too, and must not be of the data: the first subvolume's quota is meant.
+    pub fn limit(&self, quota: &str) {
+        self.run(&format!("btrfs qgroup limit {quota} 0/256 {}", self.whole().display()));
+    }
+
+    /// Where a file system is mounted of which the data is a part.
+    fn whole(&self) -> PathBuf {
+        self.data.with_file_name("whole")
     }
 
     /// The line that runs `line` where the mounts are to be seen.
