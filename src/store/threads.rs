@@ -109,12 +109,11 @@ mod tests {
         let data_dir = tempfile::tempdir().unwrap();
         let (_, lock) = Directory::open(data_dir.path()).unwrap();
         let lock = Arc::new(lock);
-        let ends: [(fn(()) -> bool, bool); 3] =
-            [(|()| true, true), (|()| false, false), (|()| panic!("a test"), false)];
-        for (finish, is_written) in ends {
+        for (end, is_written) in [(Some(true), true), (Some(false), false), (None, false)] {
+            let finish = |end: Option<bool>| end.expect("a test");
             let work = Work { keep_up: |_| (), write_now: None, finish };
             let minute = Duration::from_secs(60);
-            let keeper = Keeper::start("test", minute, Arc::clone(&lock), (), work).unwrap();
+            let keeper = Keeper::start("test", minute, Arc::clone(&lock), end, work).unwrap();
             assert_eq!(keeper.finish(), is_written);
         }
     }

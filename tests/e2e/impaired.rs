@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Bytes in the layer of an image.
-const LAYER: u64 = 1 << 20;
+pub const LAYER: u64 = 1 << 20;
 
 /// All of the disk is Larder's, and all is pinned: else room would be made for what is new.
 pub const PINNED: &str = r#"
@@ -51,7 +51,7 @@ impl Impaired {
     pub fn lives_through(&mut self, what: &str, harm: impl FnOnce(), mend: impl FnOnce()) {
         println!("--- {what}");
         let cached = self.pull_new();
-        self.wait_until_kept();
+        self.wait_until_named(&cached);
         let lines = self.lines();
         harm();
         let passed = self.pull_new();
@@ -76,7 +76,7 @@ impl Impaired {
     /// As [`Self::lives_through`], from the start on.
     pub fn starts_with(&mut self, harm: impl FnOnce(), mend: impl FnOnce()) {
         let cached = self.pull_new();
-        self.wait_until_kept();
+        self.wait_until_named(&cached);
         harm();
         self.larder.restart();
         self.pull(&cached);
@@ -116,6 +116,16 @@ impl Impaired {
         });
     }
 
+    /// The index is a moment behind what is kept, and what it was not told in time is lost if it
+    /// cannot be written any more.
+    fn wait_until_named(&self, image: &str) {
+        self.wait_until_kept();
+        wait_for("the image's name on the disk", || {
+            let names = fs::read_to_string(self.larder.own_data_dir().join("index.json")).ok()?;
+            names.contains(&format!("/{image}:latest")).then_some(())
+        });
+    }
+
     /// They are served by another life, without upstream.
     pub fn are_kept(&mut self, images: &[String]) {
         self.wait_until_kept();
@@ -128,6 +138,11 @@ impl Impaired {
     /// The disk is tried again about once a second.
     pub fn wait_until_writable(&self) {
         wait_for("the store to work again", || (self.writable() == 1.0).then_some(()));
+    }
+
+    /// Bytes that left for want of room.
+    pub fn evicted(&self) -> f64 {
+        self.larder.metric("larder_evicted_bytes_total")
     }
 
     fn writable(&self) -> f64 {

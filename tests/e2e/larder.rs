@@ -102,6 +102,12 @@ impl Larder {
         self.directory.join("data")
     }
 
+    /// What it keeps, through its own eyes: it may have mounts of its own.
+    pub fn own_data_dir(&self) -> PathBuf {
+        let root = format!("/proc/{}/root", self.daemon.as_ref().unwrap().id());
+        Path::new(&root).join(self.data_dir().strip_prefix("/").unwrap())
+    }
+
     /// Where clients reach it.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -6,11 +6,12 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
+    ops::Range,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate, statvfs};
 
 use crate::process::{Daemon, run, wait_for};
 
@@ -22,6 +23,9 @@ const LEAST_BTRFS: u64 = 256 << 20;
 
 /// What is left of it while it fails: what tells which files there are.
 const BEGINNING: usize = 1 << 20;
+
+/// Blocks of 1 KiB in that part which would be free for content, and are not to be.
+const NOT_FOR_CONTENT: Range<usize> = 384..BEGINNING >> 10;
 
 /// Files it can have.
 const INODES: u32 = 400;
@@ -37,8 +41,12 @@ impl Disk {
     /// Mounts it where Larder's data is to be below `directory`.
     pub fn new(directory: &Path) -> Self {
         // With a journal, it would not get over an error of what is below.
-        let options = format!("-m 0 -N {INODES} -O ^has_journal -E lazy_itable_init=0");
-        let disk = Self::formatted(directory, DISK, &format!("mkfs.ext4 -q {options}"));
+        let options = format!("-m 0 -b 1024 -N {INODES} -O ^has_journal -E lazy_itable_init=0");
+        let bad = directory.join("bad-blocks");
+        let blocks: String = NOT_FOR_CONTENT.map(|block| format!("{block}\n")).collect();
+        fs::write(&bad, blocks).unwrap();
+        let mkfs = format!("mkfs.ext4 -q {options} -l {}", bad.display());
+        let disk = Self::formatted(directory, DISK, &mkfs);
         disk.mount();
         disk
     }
@@ -133,35 +141,49 @@ impl Disk {
     }
 
     /// All but the beginning of the device goes: what is not in memory cannot be read, and nothing
-    /// can be written.
+    /// can be written. Meanwhile nobody writes: the file would grow again.
     pub fn fail(&self) {
-        self.run("sync");
+        let data = self.data.display();
+        self.run(&format!("fsfreeze --freeze {data}"));
         let image = fs::read(&self.image).unwrap();
         let blobs = fs::read_dir(self.data().join("blobs/sha256")).unwrap();
         for blob in blobs.map(|blob| File::open(blob.unwrap().path()).unwrap()) {
             fadvise(blob, 0, None, Advice::DontNeed).unwrap();
         }
         fs::write(self.lost_part(), &image[BEGINNING..]).unwrap();
-        self.resize(BEGINNING as u64);
+        self.image().set_len(BEGINNING as u64).unwrap();
+        self.tell_size();
+        self.run(&format!("fsfreeze --unfreeze {data}"));
     }
 
     /// Undoes [`Self::fail`].
     pub fn heal(&self) {
-        self.resize(DISK);
-        let image = File::options().write(true).open(&self.image).unwrap();
-        image.write_all_at(&fs::read(self.lost_part()).unwrap(), BEGINNING as u64).unwrap();
+        let lost = fs::read(self.lost_part()).unwrap();
+        self.image().write_all_at(&lost, BEGINNING as u64).unwrap();
+        self.tell_size();
     }
 
-    /// Between the two steps, the device reads as zeros where the file has ended.
-    fn resize(&self, size: u64) {
-        let image = &self.image;
-        let listed = run(&self.inside(&format!("losetup -n -O NAME -j {}", image.display())));
-        File::options().write(true).open(image).unwrap().set_len(size).unwrap();
-        self.run(&format!("losetup --set-capacity {}", listed.trim()));
+    fn image(&self) -> File {
+        File::options().write(true).open(&self.image).unwrap()
+    }
+
+    /// Makes the device as large as its file.
+    fn tell_size(&self) {
+        let image = self.image.display();
+        let device = run(&self.inside(&format!("losetup -n -O NAME -j {image}")));
+        self.run(&format!("losetup --set-capacity {}", device.trim()));
     }
 
     fn lost_part(&self) -> PathBuf {
         self.data.with_file_name("lost")
+    }
+
+    /// Another program takes all but so many bytes, in one go.
+    pub fn take_but(&self, bytes: u64) {
+        let disk = statvfs(&self.data()).unwrap();
+        let ballast = File::create(self.data().join("ballast")).unwrap();
+        let all = disk.f_bavail * disk.f_frsize;
+        fallocate(ballast, FallocateFlags::empty(), 0, all - bytes).unwrap();
     }
 
     /// Undoes [`Self::fill`].
