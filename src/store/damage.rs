@@ -46,7 +46,7 @@ pub struct Shown {
 impl Store {
     /// Where upstream showed a digest as content, whether or not it is here now.
     pub fn shown_in(&self, digest: &Digest) -> Vec<Shown> {
-        let shown = self.0.memory.with(|table| table.shown_in(digest));
+        let shown = self.0.memory.look(|table| table.shown_in(digest));
         // A list of referrers is made when somebody asks for it.
         let content = shown.into_iter().filter(|(_, proof)| *proof != Proof::List);
         let as_shown =

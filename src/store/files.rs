@@ -45,7 +45,7 @@ impl Shared {
         let Some(reader) = self.open_as_found(digest)? else {
             return Ok(None);
         };
-        let is_adopted = self.memory.with(|table| table.is_adopted(digest));
+        let is_adopted = self.memory.look(|table| table.is_adopted(digest));
         if is_adopted && reader.size() <= VERIFIED_AT_ONCE {
             let mut hashed = Hashed::nothing(digest.hasher());
             hashed.catch_up(reader.file(), reader.size())?;
@@ -63,7 +63,7 @@ impl Shared {
             return Ok(None);
         };
         let found = metadata.len();
-        let known = self.memory.with(|table| table.size(digest));
+        let known = self.memory.look(|table| table.size(digest));
         let damage = match known {
             _ if !metadata.is_file() => Some(Damage::NoFile),
             Some(expected) if expected != found => Some(Damage::Size { expected, found }),

@@ -61,7 +61,7 @@ impl Shared {
 
     /// The platforms of a manifest that stands below `height` indexes.
     fn platforms(&self, digest: &Digest, height: u32) -> Vec<PlatformHere> {
-        match self.memory.with(|table| table.listed(digest)) {
+        match self.memory.look(|table| table.listed(digest)) {
             Some((Kind::Image, children)) => {
                 let config = children.first().and_then(|(config, _)| self.read_unverified(config));
                 let platform = config.and_then(|config| Platform::of_config(&config));
@@ -86,7 +86,7 @@ impl Shared {
         let platforms = images.flat_map(|(entry, platform)| {
             let listed = self
                 .memory
-                .with(|table| table.size(&entry.digest).and_then(|_| table.listed(&entry.digest)));
+                .look(|table| table.size(&entry.digest).and_then(|_| table.listed(&entry.digest)));
             match listed {
                 Some((Kind::Index, _)) => self.platforms(&entry.digest, height + 1),
                 Some((Kind::Image | Kind::Unread, children)) => {

@@ -20,7 +20,7 @@ use std::{
 use super::{
     directory::{Directory, Lock},
     health::Health,
-    memory::Memory,
+    memory::{Memory, STEP},
     running::Moment,
     table::{LayoutEntry, PinRow, Pointer, PointerRow, Proof, Table},
 };
@@ -111,7 +111,7 @@ impl Layout {
     }
 
     /// Writes the file as of now, or of a moment during the call, once it is allowed. What fails is
-    /// tried again by the keeper. Blocking; the table is locked for one repository at a time.
+    /// tried again by the keeper. Blocking; the table is looked at in steps.
     pub fn write(&self) -> io::Result<()> {
         self.write_within(self.gate())
     }
@@ -120,7 +120,7 @@ impl Layout {
     /// taken up is not on the disk before its end.
     fn write_changes(&self) -> io::Result<()> {
         let gate = self.gate();
-        if !self.memory.with(|table| table.layout_has_changed()) {
+        if !self.memory.look(|table| table.layout_has_changed()) {
             return Ok(());
         }
         self.write_within(gate)
@@ -143,12 +143,12 @@ impl Layout {
             let moved = "where the data directory was, there may be another's now";
             return Err(io::Error::new(io::ErrorKind::NotFound, moved));
         }
-        let entries = |number| self.memory.with(|table| table.layout_entries(number));
-        write(&self.directory, (0..).map_while(entries).flatten(), &self.pins())
+        let entries = self.memory.names(|table, place| table.layout_entries(place, STEP));
+        write(&self.directory, entries, &self.pins())
     }
 
     fn pins(&self) -> Vec<String> {
-        self.memory.with(|table| table.pins().map(|row| pin(&row)).collect())
+        self.memory.look(|table| table.pins().map(|row| pin(&row)).collect())
     }
 
     fn gate(&self) -> MutexGuard<'_, bool> {

@@ -108,9 +108,9 @@ impl Shared {
     }
 
     fn pinning(&self) -> Pinning {
-        let pins = self.memory.with(|table| table.pins().collect::<Vec<PinRow>>());
+        let pins = self.memory.look(|table| table.pins().collect::<Vec<PinRow>>());
         let held = pins.into_iter().map(|row| (row.image.repository, row.held));
-        Pinning { held: held.collect(), rules: self.memory.with(|table| table.rules()) }
+        Pinning { held: held.collect(), rules: self.memory.look(|table| table.rules()) }
     }
 }
 

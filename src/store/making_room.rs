@@ -165,7 +165,7 @@ impl Shared {
         now: Moment,
     ) -> Vec<Victim> {
         let mut step = |from| {
-            self.memory.with(|table| table.consider(from, STEP, keeping, now, &mut selection))
+            self.memory.look(|table| table.consider(from, STEP, keeping, now, &mut selection))
         };
         for from in (0..).step_by(STEP) {
             if !step(from) {
@@ -205,7 +205,7 @@ impl Shared {
 
 impl Shared {
     fn manifests_of(&self, victims: &[Victim]) -> Vec<Digest> {
-        let step = |some| self.memory.with(|table| table.manifests_of(some));
+        let step = |some| self.memory.look(|table| table.manifests_of(some));
         victims.chunks(STEP).flat_map(step).collect()
     }
 }

@@ -22,7 +22,7 @@ impl Shared {
         manifest: Manifest,
         bytes: Bytes,
     ) -> Result<(), CannotTake> {
-        let hold = match self.memory.with(|table| table.size(&digest)) {
+        let hold = match self.memory.look(|table| table.size(&digest)) {
             Some(_) => None,
             None => Some(self.take_room(bytes.len() as u64).await?),
         };
@@ -80,7 +80,7 @@ impl Shared {
         if !self.is_right(digest, reader.file(), actual)? {
             return Ok(None);
         }
-        let media_type = self.memory.with(|table| table.media_type(digest));
+        let media_type = self.memory.look(|table| table.media_type(digest));
         let Ok(manifest) = Manifest::parse(&bytes, media_type.as_deref()) else {
             return Ok(None);
         };
@@ -116,7 +116,7 @@ impl Shared {
 
     /// Whether a file is known as a manifest, or begins like one.
     fn may_be_manifest(&self, digest: &Digest, reader: &BlobReader) -> bool {
-        let is_known = || self.memory.with(|table| table.media_type(digest)).is_some();
+        let is_known = || self.memory.look(|table| table.media_type(digest)).is_some();
         begins_like_json(reader) || reader.size() <= MAX_MANIFEST_BYTES && is_known()
     }
 }

@@ -217,7 +217,7 @@ struct Shared {
 impl Store {
     /// Whether a blob or manifest is here, as far as memory knows.
     pub fn has(&self, digest: &Digest) -> bool {
-        self.0.memory.with(|table| table.size(digest)).is_some()
+        self.0.memory.look(|table| table.size(digest)).is_some()
     }
 
     /// Size of a blob, from memory or, when the table does not know it, from the file. `None`:
@@ -226,7 +226,7 @@ impl Store {
     /// # Errors
     /// What the disk says.
     pub async fn blob_size(&self, digest: &Digest) -> io::Result<Option<u64>> {
-        if let Some(size) = self.0.memory.with(|table| table.size(digest)) {
+        if let Some(size) = self.0.memory.look(|table| table.size(digest)) {
             return Ok(Some(size));
         }
         let (store, digest) = (Arc::clone(&self.0), digest.clone());
@@ -305,13 +305,13 @@ impl Store {
 
     /// Whether a blob is the config of an image, and no layer. From memory.
     pub fn is_config(&self, digest: &Digest) -> bool {
-        self.0.memory.with(|table| table.is_config(digest))
+        self.0.memory.look(|table| table.is_config(digest))
     }
 
     /// How many known indexes stand above a digest, in the longest chain; a manifest may be
     /// stored below at most [`crate::oci::MAX_NESTING`].
     pub fn nesting_above(&self, digest: &Digest) -> u32 {
-        self.0.memory.with(|table| table.nesting_above(digest))
+        self.0.memory.look(|table| table.nesting_above(digest))
     }
 }
 
@@ -346,7 +346,10 @@ impl Store {
     /// below it.
     pub fn touch(&self, digest: &Digest) {
         let now = self.0.running.now();
-        self.0.memory.with(|table| table.touch(digest, now));
+        let untold = self.0.memory.look(|table| table.touch(digest, now));
+        if !untold.is_empty() {
+            self.0.memory.with(|table| table.mark_blobs(&untold));
+        }
     }
 
     /// Begins to look for what was not used for longer than it is kept, or passes the limits.

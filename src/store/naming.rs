@@ -29,7 +29,7 @@ impl Store {
 
     /// The tags whose manifests are here, sorted, each with when upstream last confirmed it.
     pub fn tags(&self, repository: &Repository) -> Vec<(Tag, SystemTime)> {
-        self.0.memory.with(|table| table.tags_of(repository))
+        self.0.memory.look(|table| table.tags_of(repository))
     }
 
     /// Upstream said at `checked_at` that the tag means `digest`, which also proves the manifest.
@@ -68,7 +68,7 @@ impl Store {
 
     /// Whether upstream has shown this digest in this repository.
     pub fn is_proved(&self, repository: &Repository, digest: &Digest) -> bool {
-        self.0.memory.with(|table| table.is_proved(repository, digest))
+        self.0.memory.look(|table| table.is_proved(repository, digest))
     }
 
     /// Upstream showed this blob in this repository.
@@ -84,7 +84,7 @@ impl Store {
     /// Whether an image manifest that upstream showed in this repository lists `digest` as config
     /// or layer.
     pub fn is_listed(&self, repository: &Repository, digest: &Digest) -> bool {
-        self.0.memory.with(|table| table.is_listed(repository, digest))
+        self.0.memory.look(|table| table.is_listed(repository, digest))
     }
 
     /// The repositories of which a manifest is here that upstream showed in them, in no order.
@@ -93,13 +93,13 @@ impl Store {
     /// When the threads for such work are gone: at the very end.
     pub async fn repositories(&self) -> io::Result<Vec<Repository>> {
         let store = Arc::clone(&self.0);
-        let step = move |from| store.memory.with(|table| table.shown(from, STEP));
+        let step = move |from| store.memory.look(|table| table.shown(from, STEP));
         blocking(move || (0..).step_by(STEP).map_while(step).flatten().collect()).await
     }
 
     /// What upstream last said of who may see a repository, however long ago.
     pub fn verdict(&self, repository: &Repository) -> Option<Verdict> {
-        self.0.memory.with(|table| table.verdict(repository))
+        self.0.memory.look(|table| table.verdict(repository))
     }
 
     /// Upstream said who may see a repository.
@@ -110,14 +110,14 @@ impl Store {
     /// The registries of which upstream once said that a repository is private.
     pub fn registries_with_private(&self) -> HashSet<Registry> {
         let is_private = |verdict: &Verdict| verdict.visibility == Visibility::Private;
-        self.0.memory.with(|table| {
+        self.0.memory.look(|table| {
             let private = table.verdicts().filter(|(_, verdict)| is_private(verdict));
             private.map(|(repository, _)| repository.registry().clone()).collect()
         })
     }
 
     fn meaning(&self, repository: &Repository, pointer: &Pointer) -> Option<TaggedManifest> {
-        self.0.memory.with(|table| table.meaning(repository, pointer))
+        self.0.memory.look(|table| table.meaning(repository, pointer))
     }
 
     fn point(

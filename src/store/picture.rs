@@ -6,7 +6,7 @@ use super::{
     Shared,
     memory::{Memory, STEP},
     running::Moment,
-    table::{Cursor, Id, Kind, Named},
+    table::{Id, Kind, Named},
 };
 
 /// Everything that is kept, and its names.
@@ -60,7 +60,9 @@ struct Marks {
 impl Shared {
     /// Blocking.
     pub fn picture(&self) -> Picture {
-        Picture { nodes: nodes(&self.memory), names: names(&self.memory) }
+        let nodes = nodes(&self.memory);
+        let names = self.memory.names(|table, place| table.named(place, STEP)).collect();
+        Picture { nodes, names }
     }
 }
 
@@ -133,7 +135,7 @@ impl Picture {
 
 fn nodes(memory: &Memory) -> Vec<Node> {
     let mut nodes = Vec::new();
-    let step = |from| memory.with(|table| table.links(from, STEP));
+    let step = |from| memory.look(|table| table.links(from, STEP));
     for link in (0..).step_by(STEP).map_while(step).flatten() {
         let place = link.id.index();
         if nodes.len() <= place {
@@ -145,14 +147,4 @@ fn nodes(memory: &Memory) -> Vec<Node> {
         }
     }
     nodes
-}
-
-fn names(memory: &Memory) -> Vec<Named> {
-    let mut names = Vec::new();
-    let mut place = Cursor::default();
-    while let Some((some, next)) = memory.with(|table| table.named(place, STEP)) {
-        names.extend(some);
-        place = next;
-    }
-    names
 }

@@ -49,12 +49,12 @@ impl Store {
 
     /// Every pin, by name, with what it holds.
     pub fn pins(&self) -> Vec<PinRow> {
-        self.0.memory.with(|table| table.pins().collect())
+        self.0.memory.look(|table| table.pins().collect())
     }
 
     /// Whether an image is pinned by this very name.
     pub fn is_pinned(&self, image: &ImageName) -> bool {
-        self.0.memory.with(|table| table.held_by(image)).is_some()
+        self.0.memory.look(|table| table.held_by(image)).is_some()
     }
 
     /// Bytes that stay because of pins.
@@ -79,13 +79,13 @@ impl Store {
 impl Shared {
     /// Under the lock of the manifest, so that it is not just being removed. Blocking.
     fn pin(&self, image: &ImageName) -> Option<Extent> {
-        let digest = self.memory.with(|table| table.image(image))?;
+        let digest = self.memory.look(|table| table.image(image))?;
         let _name = self.names.take(&digest);
         let now = self.running.now();
         // A tag that has moved meanwhile names something that has just come.
         let held = self.memory.with(|table| {
             let held = table.pin(image)?;
-            table.touch(&held, now);
+            table.use_now(&held, now);
             Some(held)
         })?;
         let bytes = self.sizes_below(&held).fold(0, |sum: u64, (_, size)| sum.saturating_add(size));
@@ -94,14 +94,14 @@ impl Shared {
 
     /// Blocking. What several pins hold counts once.
     fn pinned_bytes(&self) -> u64 {
-        let held: Vec<PinRow> = self.memory.with(|table| table.pins().collect());
+        let held: Vec<PinRow> = self.memory.look(|table| table.pins().collect());
         let sizes: HashMap<Digest, u64> =
             held.iter().flat_map(|row| self.sizes_below(&row.held)).collect();
         sizes.into_values().fold(0, u64::saturating_add)
     }
 
     fn sizes_below(&self, digest: &Digest) -> impl Iterator<Item = (Digest, u64)> {
-        let below = self.memory.with(|table| table.below(digest));
+        let below = self.memory.look(|table| table.below(digest));
         below.into_iter().filter_map(|(digest, size)| Some((digest, size?)))
     }
 

@@ -70,7 +70,7 @@ fn list(store: &Weak<Shared>) -> io::Result<Listed> {
                 return Ok(listed);
             };
             if let Some(digest) = digest_of(algorithm, &name?) {
-                let sight = shared.memory.with(|table| table.see(&digest));
+                let sight = shared.memory.look(|table| table.see(&digest));
                 listed.has_unknown |= sight != Sight::Known;
             }
         }
@@ -79,7 +79,7 @@ fn list(store: &Weak<Shared>) -> io::Result<Listed> {
         let Some(shared) = store.upgrade() else {
             break;
         };
-        let Some(unseen) = shared.memory.with(|table| table.unseen(from, STEP)) else {
+        let Some(unseen) = shared.memory.look(|table| table.unseen(from, STEP)) else {
             break;
         };
         for digest in unseen {
@@ -138,7 +138,7 @@ impl Shared {
     /// Tells the table of a file of which it does not know everything; whether it is new. A
     /// manifest that is damaged is taken for a blob, and found out when it is read.
     fn take_up(&self, digest: &Digest) -> io::Result<bool> {
-        let sight = self.memory.with(|table| table.see(digest));
+        let sight = self.memory.look(|table| table.see(digest));
         if sight == Sight::Known {
             return Ok(false);
         }
@@ -172,7 +172,7 @@ impl Shared {
             return Ok(None);
         }
         let bytes = reader.read_all()?;
-        let media_type = self.memory.with(|table| table.media_type(digest));
+        let media_type = self.memory.look(|table| table.media_type(digest));
         let manifest = Manifest::parse(&bytes, media_type.as_deref()).ok();
         Ok(manifest.filter(|_| Digest::of(digest.algorithm(), &bytes) == *digest))
     }

@@ -127,13 +127,13 @@ impl Shared {
             if let Some(digest) = self.any_below(seed, &writing) {
                 return Err(CannotRemove::Downloading(digest));
             }
-            self.memory.with(|table| table.survey(target, &seed.digest, &mut plan));
+            self.memory.look(|table| table.survey(target, &seed.digest, &mut plan));
         }
         Ok(Planned { seeds, doomed: plan.doomed() })
     }
 
     fn refuse_pinned(&self, target: &Target) -> Result<(), CannotRemove> {
-        let pinned = self.memory.with(|table| table.pinned_of(target));
+        let pinned = self.memory.look(|table| table.pinned_of(target));
         if pinned.is_empty() { Ok(()) } else { Err(CannotRemove::Pinned(pinned)) }
     }
 
@@ -141,7 +141,7 @@ impl Shared {
         if let Target::Image(image) = target {
             let (seed, lister) = self
                 .memory
-                .with(|table| {
+                .look(|table| {
                     let seed = table.seed_of_image(target, image)?;
                     let lister = table.lister(&image.repository, &seed.digest);
                     Some((seed, lister))
@@ -152,9 +152,9 @@ impl Shared {
                 _ => Ok(vec![seed]),
             };
         }
-        let of_place = |number| self.memory.with(|table| table.seeds_in(target, number));
-        let lone = |from| self.memory.with(|table| table.lone(target, from, STEP));
-        let mut seeds: Vec<Seed> = (0..).map_while(of_place).flatten().collect();
+        let lone = |from| self.memory.look(|table| table.lone(target, from, STEP));
+        let seeds = self.memory.names(|table, place| table.seeds(target, place, STEP));
+        let mut seeds: Vec<Seed> = seeds.collect();
         let lone = (0..).step_by(STEP).map_while(lone).flatten();
         seeds.extend(lone.map(|digest| Seed { digest, names: Vec::new() }));
         match target {
@@ -168,7 +168,7 @@ impl Shared {
         if writing.is_empty() {
             return None;
         }
-        let below = self.memory.with(|table| table.below(&seed.digest));
+        let below = self.memory.look(|table| table.below(&seed.digest));
         below.into_iter().map(|(digest, _)| digest).find(|digest| writing.contains(digest))
     }
 
@@ -184,14 +184,11 @@ impl Shared {
             }
             Ok(())
         })?;
-        for some in doomed.chunks(STEP) {
-            self.memory.with(|table| table.drop_digests(target, some));
-        }
+        let mut doomed = doomed.chunks(STEP);
+        self.memory
+            .walk((), |table, ()| doomed.next().map(|some| table.drop_digests(target, some)));
         if let Target::Repository(repository) = target {
-            let mut from = 0;
-            while self.memory.with(|table| table.drop_all(repository, from, STEP)) {
-                from += STEP;
-            }
+            self.memory.walk(0, |table, from| table.drop_all(repository, from, STEP));
         }
         Ok(())
     }
@@ -201,7 +198,7 @@ impl Shared {
     fn remove_loose(&self, digest: &Digest) -> io::Result<Option<u64>> {
         let _name = self.names.take(digest);
         let (is_loose, size) =
-            self.memory.with(|table| (table.is_loose(digest), table.size(digest)));
+            self.memory.look(|table| (table.is_loose(digest), table.size(digest)));
         if !is_loose {
             return Ok(None);
         }

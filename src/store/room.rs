@@ -153,7 +153,7 @@ impl Room {
     fn standing(&self) -> io::Result<Standing> {
         let disk = statvfs(self.directory.path())?;
         let growing = self.ledger.held();
-        let (totals, slots) = self.memory.with(|table| (table.totals(), table.slots()));
+        let (totals, slots) = self.memory.look(|table| (table.totals(), table.slots()));
         // Blocks of another size round up further.
         let block = disk.f_frsize.max(BLOCK);
         let rounding = totals.blobs.saturating_mul(block.saturating_sub(BLOCK));

@@ -19,6 +19,10 @@ use crate::clock::Clock;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(u64);
 
+/// The latest of some moments, which any number may add to at the same time.
+#[derive(Debug)]
+pub struct LatestMoment(AtomicU64);
+
 /// Tells the present [`Moment`]. Clones share what they told.
 #[derive(Clone, Debug)]
 pub struct RunningTime {
@@ -42,6 +46,23 @@ impl Moment {
     /// The running time from `earlier` to this moment, in whole seconds; zero when `earlier` is later.
     pub fn since(self, earlier: Moment) -> Duration {
         Duration::from_secs(u64::from(self.seconds().saturating_sub(earlier.seconds())))
+    }
+}
+
+impl LatestMoment {
+    /// Of one moment.
+    pub fn of(moment: Moment) -> LatestMoment {
+        LatestMoment(AtomicU64::new(moment.0))
+    }
+
+    /// The latest so far. Who sees it sees all that was done before it was added.
+    pub fn get(&self) -> Moment {
+        Moment(self.0.load(Ordering::Acquire))
+    }
+
+    /// Adds a moment. Tells whether it is the latest.
+    pub fn add(&self, moment: Moment) -> bool {
+        self.0.fetch_max(moment.0, Ordering::AcqRel) < moment.0
     }
 }
 

@@ -36,7 +36,7 @@ impl Sweep {
         };
         let (store, now) = (Arc::clone(&self.store), self.now);
         let step =
-            move |from| store.memory.with(|table| table.registries_unused(from, STEP, limit, now));
+            move |from| store.memory.look(|table| table.registries_unused(from, STEP, limit, now));
         let all = blocking(move || (0..).step_by(STEP).map_while(step).flatten().collect());
         all.await.unwrap_or_default()
     }
@@ -109,7 +109,7 @@ impl Shared {
     /// Removes a victim, unless it was used meanwhile, and tells how many bytes of the disk that
     /// were. Blocking.
     pub(super) fn remove_one(&self, victim: &Victim, swept: &mut Swept) -> io::Result<u64> {
-        let still_unused = || self.memory.with(|table| table.still_unused(victim));
+        let still_unused = || self.memory.look(|table| table.still_unused(victim));
         let Some((digest, _)) = still_unused() else {
             return Ok(0);
         };

@@ -77,7 +77,7 @@ impl Plan {
             let some: Vec<Victim> = self.victims.by_ref().take(STEP).collect();
             let (store, now) = (Arc::clone(&self.store), self.now);
             let describe = move || {
-                let going = |victim| store.memory.with(|table| table.going(victim, now));
+                let going = |victim| store.memory.look(|table| table.going(victim, now));
                 some.iter().filter_map(going).collect()
             };
             going = blocking(describe).await?;
@@ -113,7 +113,7 @@ impl Shared {
             goes
         });
         let describe = |(since, digest, bytes): (Moment, Digest, u64)| Going {
-            names: self.memory.with(|table| table.names_of(&digest)),
+            names: self.memory.look(|table| table.names_of(&digest)),
             unused: now.since(since),
             reason: Reason::Partial.label(),
             digest,

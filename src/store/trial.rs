@@ -182,6 +182,6 @@ fn unsupported(error: Errno) -> Result<(), Errno> {
 }
 
 fn forget_sights(store: &Weak<Shared>) {
-    let step = |from| store.upgrade()?.memory.with(|table| table.forget_sights(from, STEP));
+    let step = |from| store.upgrade()?.memory.look(|table| table.forget_sights(from, STEP));
     for () in (0..).step_by(STEP).map_while(step) {}
 }

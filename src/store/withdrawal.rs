@@ -20,8 +20,11 @@ impl Withdrawal {
     /// nevertheless, and a reader of an image layout must expect blobs to be missing (image-spec,
     /// image-layout.md, "Blobs"). Blocking.
     pub fn of(store: Arc<Shared>, digests: &[Digest]) -> Withdrawal {
-        let withdraw = |some| store.memory.with(|table| table.withdraw(some));
-        let named: Vec<Digest> = digests.chunks(STEP).flat_map(withdraw).collect();
+        let mut named = Vec::new();
+        let mut digests = digests.chunks(STEP);
+        store
+            .memory
+            .walk((), |table, ()| digests.next().map(|some| named.extend(table.withdraw(some))));
         if !named.is_empty()
             && let Err(error) = store.layout.write()
         {
@@ -33,8 +36,7 @@ impl Withdrawal {
 
 impl Drop for Withdrawal {
     fn drop(&mut self) {
-        for some in self.named.chunks(STEP) {
-            self.store.memory.with(|table| table.readmit(some));
-        }
+        let mut named = self.named.chunks(STEP);
+        self.store.memory.walk((), |table, ()| named.next().map(|some| table.readmit(some)));
     }
 }

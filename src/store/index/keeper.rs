@@ -16,11 +16,11 @@ use crate::{
     store::{
         directory::{Directory, Lock},
         examination::try_writing,
-        memory::Memory,
+        memory::{Memory, STEP},
         peak::Peak,
         room::is_full,
         running::{Moment, RunningTime},
-        table::Batch,
+        table::{Batch, Untold},
     },
 };
 
@@ -126,7 +126,7 @@ impl IndexKeeper {
     /// Writes everything, whenever it was last written, and closes the index. Tells whether the index
     /// knows everything then.
     pub fn finish(mut self) -> bool {
-        self.memory.with(|table| table.mark_uses());
+        self.memory.walk(0, |table, from| table.mark_uses(from, STEP));
         (self.retry_at, self.renew_at) = (None, None);
         // One that breaks over this is begun anew, and is to be told everything.
         let is_written = self.write_now() || (self.index.is_some() && self.write_now());
@@ -150,7 +150,7 @@ impl IndexKeeper {
 
     /// Whether a snapshot of everything is less work than the rows.
     fn has_much_to_tell(&self) -> bool {
-        let (backlog, slots) = self.memory.with(|table| (table.backlog(), table.slots()));
+        let (backlog, slots) = self.memory.look(|table| (table.backlog(), table.slots()));
         backlog >= MANY_ROWS.max(slots / 8)
     }
 
@@ -268,7 +268,7 @@ impl IndexKeeper {
         }
         self.close();
         self.unwritten = None;
-        self.memory.with(|table| table.mark_all());
+        self.mark_all();
         let fresh = quarantine(&self.directory)
             .map_err(Trouble::from)
             .and_then(|()| Index::open(&self.directory));
@@ -302,8 +302,13 @@ impl IndexKeeper {
         if self.index.is_some() {
             self.close();
             self.unwritten = None;
-            self.memory.with(|table| table.mark_all());
+            self.mark_all();
         }
+    }
+
+    /// The next index must be told everything.
+    fn mark_all(&self) {
+        self.memory.walk(Untold::default(), |table, place| table.mark_untold(&place, STEP));
     }
 
     pub(super) fn close(&mut self) {

@@ -76,7 +76,7 @@ pub fn write(
 ) -> io::Result<()> {
     let mut file = io::BufWriter::with_capacity(1 << 20, File::create(path(index))?);
     file.write_all(MAGIC)?;
-    let slots = memory.with(|table| table.slots());
+    let slots = memory.look(|table| table.slots());
     write_part(&mut file, &header_bytes(header, slots))?;
     let part = |number| {
         memory.with(|table| {

@@ -139,7 +139,7 @@ impl Life {
         };
         let mut known: Vec<String> = (0..20_000).filter_map(of).collect();
         for tag in ["a", "b", "c", "d"] {
-            let meaning = self.memory.with(|table| table.meaning(&repository(), &pointer(tag)));
+            let meaning = self.memory.look(|table| table.meaning(&repository(), &pointer(tag)));
             known.push(format!("{tag}: {meaning:?}"));
         }
         self.memory.with(|table| {
@@ -263,7 +263,7 @@ fn what_changes_while_a_snapshot_is_taken_is_known_in_the_next_life() {
         life.known().into_iter().filter(|line| !read_again(line)).collect::<Vec<_>>(),
         known
     );
-    assert!(life.memory.with(|table| table.size(&digest(8500))).is_some());
+    assert!(life.memory.look(|table| table.size(&digest(8500))).is_some());
 }
 
 /// Also by one that is killed right after it was renewed.
@@ -358,8 +358,8 @@ fn much_is_told_by_a_snapshot_and_little_by_rows() {
     life.put(20_000..20_100);
     life.keeper.keep_up();
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), first);
-    assert_eq!(life.memory.with(|table| table.backlog()), 0);
-    assert_eq!(life.next().memory.with(|table| table.totals().blobs), 20_100);
+    assert_eq!(life.memory.look(|table| table.backlog()), 0);
+    assert_eq!(life.next().memory.look(|table| table.totals().blobs), 20_100);
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn a_snapshot_that_fails_leaves_everything_to_be_told() {
     life.put(9000..9010);
     let later = Moment::from_seconds(1);
     life.memory.with(|table| {
-        table.touch(&digest(70), later);
+        table.use_now(&digest(70), later);
         table.begin_snapshot();
         table.settle_part(0);
     });
@@ -404,8 +404,8 @@ fn what_was_used_is_shown_when_a_snapshot_remembers_it() {
     let life = snapshotted();
     let later = Moment::from_seconds(5000);
     life.memory.with(|table| {
-        table.touch(&digest(7), later);
-        table.touch(&digest(8888), later);
+        table.use_now(&digest(7), later);
+        table.use_now(&digest(8888), later);
     });
     let told = std::cell::RefCell::new(Vec::new());
     let header = Header { number: 2, running: later };
@@ -424,7 +424,7 @@ fn what_changed_between_the_parts_of_a_snapshot_agrees_without_the_rows() {
     renewal::make(&life.directory, header, Day::default(), &life.memory, |_| {
         if step.replace(1) == 0 {
             // What it lists is in a part that is written; it, and where it was shown, is not.
-            life.memory.with(|table| table.touch(&digest(10_000), later));
+            life.memory.with(|table| table.use_now(&digest(10_000), later));
             life.point("c", 2);
         }
     })
@@ -436,11 +436,11 @@ fn what_changed_between_the_parts_of_a_snapshot_agrees_without_the_rows() {
     drop((keeper, directory));
     let life = Life::new(data_dir);
     assert_eq!((life.last_use(10_000), life.last_use(1)), (Some(later), Some(later)));
-    let meant = life.memory.with(|table| table.meaning(&repository(), &pointer("c")));
+    let meant = life.memory.look(|table| table.meaning(&repository(), &pointer("c")));
     assert_eq!(meant.map(|meant| meant.digest), Some(digest(2)));
     life.forget(2);
     life.put(19_000..19_001);
-    assert!(life.memory.with(|table| table.meaning(&repository(), &pointer("c"))).is_none());
+    assert!(life.memory.look(|table| table.meaning(&repository(), &pointer("c"))).is_none());
 }
 
 #[test]
@@ -449,7 +449,7 @@ fn what_a_repository_shows_again_after_a_removal_it_shows_as_that_only() {
     life.disprove(10_002);
     life.keeper.keep_up();
     life.prove(10_002);
-    let entries = |life: &Life| life.memory.with(|table| table.layout_entries(0)).unwrap().len();
+    let entries = |life: &Life| life.memory.look(|table| table.entries().len());
     let before = entries(&life);
     let life = life.next();
     assert_eq!(entries(&life), before);

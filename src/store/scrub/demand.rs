@@ -75,10 +75,10 @@ impl Store {
         blocking(move || {
             let (walk, totals) = match &scope {
                 Scope::Everything => {
-                    (Walk::behind(None), store.memory.with(|table| table.totals()))
+                    (Walk::behind(None), store.memory.look(|table| table.totals()))
                 }
                 Scope::Below(digest) => {
-                    let (held, totals) = store.memory.with(|table| table.held_below(digest));
+                    let (held, totals) = store.memory.look(|table| table.held_below(digest));
                     (Walk::over(held), totals)
                 }
             };
@@ -208,6 +208,6 @@ fn dangling_names(store: &Shared) -> Vec<Finding> {
 }
 
 fn gone_but_named(store: &Shared) -> io::Result<BTreeSet<Digest>> {
-    let is_gone = |digest: &Digest| store.memory.with(|table| table.size(digest)).is_none();
+    let is_gone = |digest: &Digest| store.memory.look(|table| table.size(digest)).is_none();
     Ok(layout::listed(&store.directory)?.into_iter().filter(is_gone).collect())
 }

@@ -132,7 +132,7 @@ impl ScrubKeeper {
 
     /// Bytes that may be read in one turn.
     fn credit(&self, store: &Shared) -> u64 {
-        let held = store.memory.with(|table| table.totals().bytes);
+        let held = store.memory.look(|table| table.totals().bytes);
         let turns_in_a_second = 1000 / TURNS.as_millis() as u64;
         pace(held, self.interval) / turns_in_a_second
     }
@@ -192,6 +192,6 @@ impl Shared {
 
 /// The blob whose turn it is.
 fn next(store: &Shared, walk: &mut Walk, due: f64) -> Option<Digest> {
-    let adopted = store.memory.with(|table| table.some_adopted().cloned());
+    let adopted = store.memory.look(|table| table.some_adopted().cloned());
     adopted.or_else(|| walk.next_until(due, &store.memory))
 }

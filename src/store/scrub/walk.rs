@@ -59,7 +59,7 @@ impl Walk {
     }
 
     fn list(&self, first: u8, memory: &Memory) -> VecDeque<Digest> {
-        let step = |from| memory.with(|table| table.held_in(first, from, STEP));
+        let step = |from| memory.look(|table| table.held_in(first, from, STEP));
         let all = (0..).step_by(STEP).map_while(step).flatten();
         let behind = |digest: &Digest| {
             self.after.as_ref().is_none_or(|after| order(digest, after) == Ordering::Greater)

@@ -9,6 +9,7 @@ use super::{
     Kind, Proof, Table, Verdict,
     names::{Pointer, RepositoryId},
     slots::{Id, Slot},
+    walk::{Cursor, Name, Stretch},
 };
 use crate::{
     oci::{Digest, ImageName, Repository},
@@ -85,13 +86,28 @@ pub struct ProofRow {
     pub proof: Proof,
 }
 
+/// How far the index was told again what it lost.
+#[derive(Clone, Debug)]
+pub enum Untold {
+    /// From the slot of this number on.
+    Slots(usize),
+    /// All slots, but names only from here on.
+    Names(Cursor),
+}
+
+impl Default for Untold {
+    fn default() -> Untold {
+        Untold::Slots(0)
+    }
+}
+
 impl Table {
     /// Takes up to about `count` changes. Empty: the index knows everything.
     pub fn take_changes(&mut self, count: usize) -> Batch {
         let mut batch = Batch {
             forgotten: std::mem::take(&mut self.changes.forgotten),
             lost: std::mem::take(&mut self.changes.lost),
-            unproved: self.take_unproved(),
+            unproved: self.take_unproved(count),
             pointers: self.take_pointers(count),
             proofs: self.take_proofs(count),
             verdicts: self.take_verdicts(count),
@@ -140,37 +156,49 @@ impl Table {
         self.changes = Changes::default();
         for (_, slot) in self.slots.all_mut() {
             slot.dirty = false;
-            slot.remembered_use = slot.last_use;
+            slot.remember_use();
         }
     }
 
-    /// The index lost everything: it must be told again.
-    pub fn mark_all(&mut self) {
-        let mut proofs = Vec::new();
-        let mut blobs = Vec::new();
-        for (id, slot) in self.slots.all_mut() {
-            slot.dirty = slot.present;
-            blobs.extend(slot.present.then_some(id));
-            proofs.extend(slot.edges.repositories().iter().map(|repository| (*repository, id)));
-        }
-        self.changes = Changes {
-            blobs,
-            proofs,
-            pointers: self.pointers().collect(),
-            verdicts: self.verdicts.keys().cloned().collect(),
-            pins: self.pins.names().cloned().collect(),
-            layout: self.changes.layout,
-            ..Changes::default()
-        };
-    }
-
-    /// The index must be told of every use, however recent.
-    pub fn mark_uses(&mut self) {
-        for (id, slot) in self.slots.all_mut() {
-            if slot.present && !slot.dirty && slot.last_use != slot.remembered_use {
-                slot.dirty = true;
-                self.changes.blobs.push(id);
+    /// The index lost everything: it must be told again of at most `count` slots or names from `place` on.
+    /// Returns where to go on.
+    pub fn mark_untold(&mut self, place: &Untold, count: usize) -> Option<Untold> {
+        match place {
+            Untold::Slots(from) => {
+                self.mark_slots(*from, count);
+                let next = self.slots.next(*from, count);
+                Some(next.map_or_else(|| Untold::Names(Cursor::default()), Untold::Slots))
             }
+            Untold::Names(place) => match self.stretch(place, count) {
+                Some(Stretch { id, names, next, .. }) => {
+                    let pointers = names.iter().filter_map(Name::pointer).cloned();
+                    let pointers: Vec<_> = pointers.map(|pointer| (id, pointer)).collect();
+                    self.changes.pointers.extend(pointers);
+                    Some(Untold::Names(next))
+                }
+                None => {
+                    self.changes.verdicts.extend(self.verdicts.keys().cloned());
+                    self.changes.pins.extend(self.pins.names().cloned());
+                    None
+                }
+            },
+        }
+    }
+
+    /// The index must be told of every use, however recent, of the `count` slots from number `from`. Returns
+    /// where to go on.
+    pub fn mark_uses(&mut self, from: usize, count: usize) -> Option<usize> {
+        let slots = self.slots.range(from, count);
+        let used = slots.filter(|(_, slot)| slot.present && slot.has_unremembered_use());
+        let used: Vec<Id> = used.map(|(id, _)| id).collect();
+        self.mark_blobs(&used);
+        self.slots.next(from, count)
+    }
+
+    /// The index must be told of these.
+    pub fn mark_blobs(&mut self, ids: &[Id]) {
+        for id in ids {
+            self.mark_blob(*id);
         }
     }
 
@@ -182,18 +210,28 @@ impl Table {
         }
     }
 
+    fn mark_slots(&mut self, from: usize, count: usize) {
+        let mut present = Vec::new();
+        for (id, slot) in self.slots.range(from, count) {
+            present.extend(slot.present.then_some(id));
+            let shown = slot.edges.repositories().iter();
+            self.changes.proofs.extend(shown.map(|repository| (*repository, id)));
+        }
+        self.mark_blobs(&present);
+    }
+
     fn take_blobs(&mut self, count: usize, batch: &mut Batch) {
         for id in take_some(&mut self.changes.blobs, count) {
             let Some(slot) = self.slots.get_mut(id) else {
                 continue;
             };
             slot.dirty = false;
-            let before = std::mem::replace(&mut slot.remembered_use, slot.last_use);
+            let is_used = slot.remember_use();
             let Some(slot) = self.slots.get(id).filter(|slot| slot.present) else {
                 continue;
             };
-            if before != slot.last_use {
-                batch.used.push((slot.digest.clone(), slot.last_use));
+            if is_used {
+                batch.used.push((slot.digest.clone(), slot.last_use.get()));
             }
             batch.blobs.push((slot.digest.clone(), self.row(slot)));
         }
@@ -220,9 +258,9 @@ impl Table {
         rows.collect()
     }
 
-    /// All of them: a proof that comes later is told later.
-    fn take_unproved(&mut self) -> Vec<(Repository, Digest)> {
-        let unproved = std::mem::take(&mut self.changes.unproved);
+    /// Whichever is taken first, it or a proof that comes later: what was proved again is none.
+    fn take_unproved(&mut self, count: usize) -> Vec<(Repository, Digest)> {
+        let unproved = take_some(&mut self.changes.unproved, count);
         let name = |(place, digest): (RepositoryId, Digest)| {
             let repository = self.repository_at(place)?.repository.clone();
             let is_shown = |slot: &Slot| slot.edges.repositories().binary_search(&place).is_ok();
@@ -255,7 +293,7 @@ impl Table {
             kind: manifest.kind,
             children: self.digests(&manifest.children),
         });
-        BlobRow { size: slot.size, last_use: slot.last_use, manifest }
+        BlobRow { size: slot.size, last_use: slot.last_use.get(), manifest }
     }
 }
 

@@ -1,16 +1,13 @@
 //! The table read out piece by piece, for what looks at all of it: every digest with what it lists, and
 //! every name with what it means. Pieces of different steps may differ by what happened in between.
 
-use std::{
-    ops::Bound::{Excluded, Unbounded},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
 use super::{
     Pointer, Table,
     names::RepositorySlot,
     slots::{Id, Kind, Slot},
+    walk::{Cursor, Name},
 };
 use crate::{
     oci::{Digest, Repository, Tag},
@@ -50,90 +47,34 @@ pub enum KnownBy {
     Referrers,
 }
 
-/// Where to go on reading names.
-#[derive(Clone, Debug, Default)]
-pub struct Cursor {
-    repository: usize,
-    within: Within,
-}
-
-#[derive(Clone, Debug)]
-enum Within {
-    /// After this pointer.
-    Pointers(Option<Pointer>),
-    /// After this manifest.
-    Manifests(Option<Id>),
-}
-
-impl Default for Within {
-    fn default() -> Within {
-        Within::Pointers(None)
-    }
-}
-
 impl Table {
     /// The digests among the `count` slots from number `from`. `None`: there are no more.
     pub fn links(&self, from: usize, count: usize) -> Option<Vec<Link>> {
         let link = |(id, slot): (Id, &Slot)| Link {
             id,
             size: slot.present.then_some(slot.size),
-            last_use: slot.last_use,
+            last_use: slot.last_use.get(),
             kind: slot.manifest.as_ref().map(|manifest| manifest.kind),
             children: slot.manifest.as_ref().map_or_else(Box::default, |m| m.children.clone()),
         };
         (from < self.slots.end()).then(|| self.slots.range(from, count).map(link).collect())
     }
 
-    /// Names from `place` on, at most `count`, all of one repository, and where to go on. `None`: there
-    /// are no more.
-    pub fn named(&self, place: Cursor, count: usize) -> Option<(Vec<Named>, Cursor)> {
-        let repository = self.repositories.get(place.repository)?;
-        let (named, within) = match place.within {
-            Within::Pointers(after) => self.pointed(repository, after, count),
-            Within::Manifests(after) => self.shown_manifests(repository, after, count),
-        };
-        let next = match within {
-            Some(within) => Cursor { within, ..place },
-            None => Cursor { repository: place.repository + 1, within: Within::default() },
-        };
-        Some((named, next))
-    }
-
-    fn pointed(
-        &self,
-        repository: &RepositorySlot,
-        after: Option<Pointer>,
-        count: usize,
-    ) -> (Vec<Named>, Option<Within>) {
-        let from = after.as_ref().map_or(Unbounded, Excluded);
-        let some: Vec<_> = repository.pointers.range((from, Unbounded)).take(count).collect();
-        let named = some.iter().filter_map(|(pointer, slot)| {
-            let known_by = match pointer {
-                Pointer::Tag(tag) => KnownBy::Tag(tag.clone(), slot.checked_at),
-                Pointer::Referrers(_) => KnownBy::Referrers,
+    /// At most `count` names from `place` on, and where to go on. `None`: there are no more.
+    pub fn named(&self, place: &Cursor, count: usize) -> Option<(Vec<Named>, Cursor)> {
+        let stretch = self.stretch(place, count)?;
+        let named = stretch.names.iter().filter_map(|name| {
+            let (manifest, known_by) = match name {
+                Name::Pointer(Pointer::Tag(tag), slot) => {
+                    (slot.manifest, KnownBy::Tag(tag.clone(), slot.checked_at))
+                }
+                Name::Pointer(Pointer::Referrers(_), slot) => (slot.manifest, KnownBy::Referrers),
+                Name::Manifest(id) => (*id, KnownBy::Digest),
+                Name::List(_) => return None,
             };
-            self.name(repository, slot.manifest, known_by)
+            self.name(stretch.repository, manifest, known_by)
         });
-        let last = some.last().filter(|_| some.len() == count);
-        let next = match last {
-            Some((pointer, _)) => Within::Pointers(Some((*pointer).clone())),
-            None => Within::Manifests(None),
-        };
-        (named.collect(), Some(next))
-    }
-
-    fn shown_manifests(
-        &self,
-        repository: &RepositorySlot,
-        after: Option<Id>,
-        count: usize,
-    ) -> (Vec<Named>, Option<Within>) {
-        let from = after.as_ref().map_or(Unbounded, Excluded);
-        let some: Vec<Id> =
-            repository.manifests.range((from, Unbounded)).take(count).copied().collect();
-        let named = some.iter().filter_map(|id| self.name(repository, *id, KnownBy::Digest));
-        let next = some.last().filter(|_| some.len() == count);
-        (named.collect(), next.map(|last| Within::Manifests(Some(*last))))
+        Some((named.collect(), stretch.next))
     }
 
     fn name(&self, repository: &RepositorySlot, id: Id, known_by: KnownBy) -> Option<Named> {

@@ -1,4 +1,5 @@
-//! What is in the store, in memory: the truth while Larder runs. Pure: no I/O, no locks.
+//! What is in the store, in memory: the truth while Larder runs. Pure: no I/O, no locks. Who only looks
+//! may do so beside others, and raises at most a last use or the mark that a file was seen.
 //!
 //! The index remembers it from one life to the next and `index.json` shows it to others; both
 //! learn from [`Changes`](changes) what they have missed. A digest is known when its file is
@@ -12,6 +13,7 @@ mod changes;
 mod edges;
 mod held;
 mod keeping;
+mod layout;
 mod links;
 mod meanings;
 mod media_types;
@@ -24,6 +26,7 @@ mod slots;
 mod snapshot;
 mod usage;
 mod visibility;
+mod walk;
 mod withdrawn;
 
 #[cfg(test)]
@@ -31,18 +34,20 @@ mod tests;
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
-pub use changes::{Batch, BlobRow, ManifestRow, PointerRow, ProofRow};
+pub use changes::{Batch, BlobRow, ManifestRow, PointerRow, ProofRow, Untold};
 pub use keeping::{Keep, Keeping};
-pub use links::{Cursor, KnownBy, Link, Named};
-pub use names::{LayoutEntry, Pointer, Proof};
+pub use layout::LayoutEntry;
+pub use links::{KnownBy, Link, Named};
+pub use names::{Pointer, Proof};
 pub use pins::PinRow;
 pub use removal::{Place, Plan, Seed, Target};
 pub use slots::{Id, Kind};
 pub use snapshot::Restoration;
 pub use visibility::Verdict;
+pub use walk::Cursor;
 
 use self::{
     changes::Changes,
@@ -141,7 +146,7 @@ impl Table {
     /// The file of a blob is there, and was used `now`.
     pub fn put_blob(&mut self, digest: &Digest, size: u64, now: Moment) {
         let id = self.slots.find_or_make(digest, now);
-        self.use_all_below(id, now);
+        self.use_below(id, now);
         self.set_present(id, size);
     }
 
@@ -190,7 +195,7 @@ impl Table {
             self.link(id, &manifest.media_type, manifest.kind, &children);
         }
         self.set_present(id, row.size);
-        self.use_all_below(id, row.last_use);
+        self.use_below(id, row.last_use);
         self.await_sight(id);
     }
 
@@ -216,11 +221,10 @@ impl Table {
     }
 
     /// Marks that the file of a digest was found on disk, and tells what is known of it.
-    pub fn see(&mut self, digest: &Digest) -> Sight {
-        let slot = self.slots.find(digest).and_then(|id| self.slots.get_mut(id));
-        match slot {
+    pub fn see(&self, digest: &Digest) -> Sight {
+        match self.slots.of(digest) {
             Some(slot) if slot.present => {
-                slot.seen = true;
+                slot.seen.store(true, Ordering::Relaxed);
                 if slot.is(Kind::Unread) { Sight::Unread } else { Sight::Known }
             }
             Some(_) | None => Sight::New,
@@ -230,7 +234,7 @@ impl Table {
     /// Digests among the `count` slots from number `from` whose file was expected but not seen
     /// since the store was opened. `None`: there are no more slots.
     pub fn unseen(&self, from: usize, count: usize) -> Option<Vec<Digest>> {
-        let unseen = |slot: &slots::Slot| slot.present && !slot.seen;
+        let unseen = |slot: &slots::Slot| slot.present && !slot.seen.load(Ordering::Relaxed);
         (from < self.slots.end()).then(|| {
             let slots = self.slots.range(from, count);
             let missing = slots.filter(|(_, slot)| unseen(slot));
@@ -240,12 +244,9 @@ impl Table {
 
     /// The files of the `count` slots from number `from` may be gone: none counts as seen. `None`: there
     /// are no more slots.
-    pub fn forget_sights(&mut self, from: usize, count: usize) -> Option<()> {
-        let ids: Vec<Id> = self.slots.range(from, count).map(|(id, _)| id).collect();
-        for id in ids {
-            if let Some(slot) = self.slots.get_mut(id) {
-                slot.seen = false;
-            }
+    pub fn forget_sights(&self, from: usize, count: usize) -> Option<()> {
+        for (_, slot) in self.slots.range(from, count) {
+            slot.seen.store(false, Ordering::Relaxed);
         }
         (from < self.slots.end()).then_some(())
     }
@@ -273,11 +274,11 @@ impl Table {
         if slot.present {
             self.totals.leave(slot.size);
         } else {
-            slot.remembered_use = slot.last_use;
+            slot.remember_use();
         }
         self.totals.enter(size);
         slot.present = true;
-        slot.seen = true;
+        *slot.seen.get_mut() = true;
         slot.size = size;
         self.adopted.remove(&id);
         let shown = slot.manifest.is_some();
@@ -288,7 +289,7 @@ impl Table {
     /// The file is only said to be there.
     fn await_sight(&mut self, id: Id) {
         if let Some(slot) = self.slots.get_mut(id) {
-            slot.seen = false;
+            *slot.seen.get_mut() = false;
         }
     }
 
@@ -312,7 +313,7 @@ impl Table {
         let Some(slot) = self.slots.get_mut(id) else {
             return;
         };
-        let last_use = slot.last_use;
+        let last_use = slot.last_use.get();
         if let Some(manifest) = &mut slot.manifest
             && (manifest.kind != Kind::Unread || kind == Kind::Unread)
         {
@@ -325,7 +326,7 @@ impl Table {
             if let Some(slot) = self.slots.get_mut(*child) {
                 slot.edges.add_parent(id);
             }
-            self.use_all_below(*child, last_use);
+            self.use_below(*child, last_use);
         }
         if let Some(slot) = self.slots.get_mut(id) {
             let media_type = self.media_types.share(media_type);

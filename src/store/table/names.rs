@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     num::NonZeroU32,
-    sync::Arc,
     time::SystemTime,
 };
 
@@ -61,17 +60,6 @@ pub enum Proof {
     Manifest,
     /// As a list of referrers, which is an answer and no content of the repository.
     List,
-}
-
-/// One descriptor of `index.json`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LayoutEntry {
-    /// What it is the answer for, and when upstream last confirmed it. `None`: asked for by digest.
-    pub pointer: Option<(Pointer, SystemTime)>,
-    pub repository: Repository,
-    pub digest: Digest,
-    pub size: u64,
-    pub media_type: Arc<str>,
 }
 
 impl Table {
@@ -215,21 +203,6 @@ impl Table {
         })
     }
 
-    /// What `index.json` says of the repository with this number. `None`: there are no more.
-    pub fn layout_entries(&self, repository: usize) -> Option<Vec<LayoutEntry>> {
-        let repository = self.repositories.get(repository)?;
-        let pointers = repository.pointers.iter();
-        let tagged = pointers.clone().filter(|(pointer, _)| pointer.tag().is_some());
-        let tagged: BTreeSet<Id> = tagged.map(|(_, slot)| slot.manifest).collect();
-        let pointed = pointers.map(|(pointer, slot)| {
-            let meaning = Some((pointer.clone(), slot.checked_at));
-            self.layout_entry(repository, slot.manifest, meaning)
-        });
-        let untagged = repository.manifests.difference(&tagged);
-        let untagged = untagged.map(|id| self.layout_entry(repository, *id, None));
-        Some(pointed.chain(untagged).flatten().collect())
-    }
-
     /// Those of the `count` repositories from number `from` that have something to show: a tag, or
     /// a manifest that was asked for by digest, whose file is here. `None`: there are no more.
     pub fn shown(&self, from: usize, count: usize) -> Option<Vec<Repository>> {
@@ -269,15 +242,6 @@ impl Table {
             _ => Proof::Blob,
         };
         Some((repository.repository.clone(), proof))
-    }
-
-    /// Every pointer.
-    pub(super) fn pointers(&self) -> impl Iterator<Item = (RepositoryId, Pointer)> {
-        let repositories = (0..).map(RepositoryId::at).zip(&self.repositories);
-        let named = |(id, slot): (_, &RepositorySlot)| {
-            slot.pointers.keys().cloned().map(move |pointer| (id, pointer)).collect::<Vec<_>>()
-        };
-        repositories.flat_map(named)
     }
 
     /// The tags that mean a digest, or else the repositories that show it.
@@ -331,25 +295,6 @@ impl Table {
         for pointer in &gone {
             self.mark_pointer(repository, pointer);
         }
-    }
-
-    fn layout_entry(
-        &self,
-        repository: &RepositorySlot,
-        manifest: Id,
-        pointer: Option<(Pointer, SystemTime)>,
-    ) -> Option<LayoutEntry> {
-        let slot = self.slots.get(manifest).filter(|slot| slot.present)?;
-        if self.withdrawn.contains_key(&slot.digest) {
-            return None;
-        }
-        Some(LayoutEntry {
-            pointer,
-            repository: repository.repository.clone(),
-            digest: slot.digest.clone(),
-            size: slot.size,
-            media_type: Arc::clone(&slot.manifest.as_ref()?.media_type),
-        })
     }
 
     fn shows_something(&self, repository: &RepositorySlot) -> bool {
@@ -444,6 +389,11 @@ impl RepositorySlot {
     /// The pointers that mean a digest.
     pub fn pointers_to(&self, id: Id) -> impl Iterator<Item = &Pointer> {
         self.pointed.to(id).iter()
+    }
+
+    /// Whether a tag means a digest.
+    pub fn has_tag(&self, id: Id) -> bool {
+        self.pointers_to(id).any(|pointer| pointer.tag().is_some())
     }
 
     /// What a pointer means.

@@ -10,6 +10,7 @@ use super::{
     Table,
     names::{Pointer, RepositoryId, RepositorySlot},
     slots::{Id, Slot},
+    walk::{Cursor, Name},
 };
 use crate::oci::{Digest, ImageName, Reference, Registry, Repository, Tag};
 
@@ -154,28 +155,23 @@ impl Table {
         Some(Seed { digest, names })
     }
 
-    /// Where the removal begins in the repository with this number. `None`: there are no more.
-    pub fn seeds_in(&self, target: &Target, number: usize) -> Option<Vec<Seed>> {
-        let repository = self.repositories.get(number)?;
-        let mut seeds = Vec::new();
-        if !target.covers(&repository.repository) {
-            return Some(seeds);
+    /// Where the removal begins among at most `count` names from `place` on, and where to go on looking.
+    /// `None`: there are no more.
+    pub fn seeds(
+        &self,
+        target: &Target,
+        place: &Cursor,
+        count: usize,
+    ) -> Option<(Vec<Seed>, Cursor)> {
+        let stretch = self.stretch(place, count)?;
+        if !target.covers(&stretch.repository.repository) {
+            return Some((Vec::new(), place.behind_repository()));
         }
-        for id in repository.manifests.union(&repository.lists) {
-            let Some(slot) = self.slots.get(*id) else {
-                continue;
-            };
-            if matches!(target, Target::Untagged(_)) && !self.is_untagged(target, *id, slot) {
-                continue;
-            }
-            let mut names: Vec<_> = self.names_taken(target, repository, *id).collect();
-            let is_image = repository.manifests.contains(id) && slot.present;
-            if names.is_empty() && slot.edges.parents().is_empty() && is_image {
-                names.push(repository.by_digest(&slot.digest));
-            }
-            seeds.push(Seed { digest: slot.digest.clone(), names });
-        }
-        Some(seeds)
+        let seeds = stretch.names.iter().filter_map(|name| match name {
+            Name::Pointer(..) => None,
+            Name::Manifest(id) | Name::List(id) => self.seed(target, stretch.repository, *id),
+        });
+        Some((seeds.collect(), stretch.next))
     }
 
     /// Among the `count` slots from number `from`, files that belong to nothing, and that were shown in
@@ -225,9 +221,11 @@ impl Table {
                 self.drop_pointer(&image.repository, &Pointer::Tag(tag));
             }
         }
-        let is_content = self.has_tag(place, &seed.digest)
-            || self.lister(&image.repository, &seed.digest).is_some();
-        if let Some(id) = self.slots.find(&seed.digest).filter(|_| !is_content) {
+        let Some(id) = self.slots.find(&seed.digest) else {
+            return;
+        };
+        let has_tag = self.repository_at(place).is_some_and(|slot| slot.has_tag(id));
+        if !has_tag && self.lister(&image.repository, &seed.digest).is_none() {
             self.disown(place, id);
         }
     }
@@ -266,16 +264,19 @@ impl Table {
         }
     }
 
-    /// A repository shows none of the `count` slots from number `from`. `false`: there are no more.
-    pub fn drop_all(&mut self, repository: &Repository, from: usize, count: usize) -> bool {
-        let Some(place) = self.repository_ids.get(repository).copied() else {
-            return false;
-        };
+    /// A repository shows none of the `count` slots from number `from`. Returns where to go on.
+    pub fn drop_all(
+        &mut self,
+        repository: &Repository,
+        from: usize,
+        count: usize,
+    ) -> Option<usize> {
+        let place = self.repository_ids.get(repository).copied()?;
         let ids: Vec<Id> = self.slots.range(from, count).map(|(id, _)| id).collect();
         for id in ids {
             self.disown(place, id);
         }
-        from < self.slots.end()
+        self.slots.next(from, count)
     }
 
     /// Whether nothing needs a digest: no pin, no manifest that lists it, no name.
@@ -290,6 +291,20 @@ impl Table {
         let id = self.slots.find(digest);
         let slot = id.and_then(|id| Some((id, self.slots.get(id)?)));
         slot.is_some_and(|(id, slot)| !slot.present && !self.nothing_needs(id, slot))
+    }
+
+    /// `None`: the removal does not begin there.
+    fn seed(&self, target: &Target, repository: &RepositorySlot, id: Id) -> Option<Seed> {
+        let slot = self.slots.get(id)?;
+        if matches!(target, Target::Untagged(_)) && !self.is_untagged(target, id, slot) {
+            return None;
+        }
+        let mut names: Vec<_> = self.names_taken(target, repository, id).collect();
+        let is_image = repository.manifests.contains(&id) && slot.present;
+        if names.is_empty() && slot.edges.parents().is_empty() && is_image {
+            names.push(repository.by_digest(&slot.digest));
+        }
+        Some(Seed { digest: slot.digest.clone(), names })
     }
 
     fn nothing_needs(&self, id: Id, slot: &Slot) -> bool {
@@ -363,11 +378,6 @@ impl Table {
             repository: repository.repository.clone(),
             reference: Reference::Tag(tag.clone()),
         })
-    }
-
-    fn has_tag(&self, place: RepositoryId, digest: &Digest) -> bool {
-        let place = self.repository_at(place).zip(self.slots.find(digest));
-        place.is_some_and(|(place, id)| place.pointers_to(id).any(|to| to.tag().is_some()))
     }
 
     /// A repository shows a digest no longer, nor anything that was said there to refer to it.

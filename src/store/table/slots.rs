@@ -6,13 +6,16 @@
 use std::{
     hash::{BuildHasher as _, RandomState},
     num::NonZeroU32,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use hashbrown::HashTable;
 
-use super::{super::running::Moment, edges::Edges};
-use crate::oci::Digest;
+use super::edges::Edges;
+use crate::{
+    oci::Digest,
+    store::running::{LatestMoment, Moment},
+};
 
 /// The number of a slot. It may name another digest once the slot was released.
 ///
@@ -27,13 +30,13 @@ pub struct Slot {
     /// Bytes in the file; means nothing while there is none.
     pub size: u64,
     /// Last use. Never before that of a manifest that lists this digest.
-    pub last_use: Moment,
-    /// The last use that the index remembers, or will with the row it has not seen yet.
-    pub remembered_use: Moment,
+    pub last_use: LatestMoment,
+    /// The last use that the index remembers, or will with the row it has not seen yet, in seconds.
+    pub remembered_use: u32,
     /// Whether the file is in `blobs/`.
     pub present: bool,
     /// Whether the file was seen since the store was opened.
-    pub seen: bool,
+    pub seen: AtomicBool,
     /// Whether the index must be told.
     pub dirty: bool,
     /// What the manifest lists, when this is one.
@@ -144,6 +147,11 @@ impl Slots {
         self.slots.len()
     }
 
+    /// Where to go on after the `count` slots from number `from`. `None`: there are no more.
+    pub fn next(&self, from: usize, count: usize) -> Option<usize> {
+        Some(from.saturating_add(count)).filter(|next| *next < self.slots.len())
+    }
+
     /// The slots numbered `from` and up, at most `count` of them.
     pub fn range(&self, from: usize, count: usize) -> impl Iterator<Item = (Id, &Slot)> {
         let numbers = (from..).map(Id::at);
@@ -246,10 +254,10 @@ impl Slot {
         Slot {
             digest,
             size: 0,
-            last_use: now,
-            remembered_use: Moment::default(),
+            last_use: LatestMoment::of(now),
+            remembered_use: 0,
             present: false,
-            seen: false,
+            seen: AtomicBool::new(false),
             dirty: false,
             manifest: None,
             edges: Edges::default(),
@@ -262,6 +270,18 @@ impl Slot {
             && self.manifest.is_none()
             && self.edges.parents().is_empty()
             && self.edges.repositories().is_empty()
+    }
+
+    /// Whether it was used since what the index remembers, or will.
+    pub fn has_unremembered_use(&self) -> bool {
+        self.last_use.get().seconds() != self.remembered_use
+    }
+
+    /// The index will remember the last use. Tells whether that is news to it.
+    pub fn remember_use(&mut self) -> bool {
+        let is_news = self.has_unremembered_use();
+        self.remembered_use = self.last_use.get().seconds();
+        is_news
     }
 
     /// Whether this is a manifest of the kind.
@@ -277,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_small() {
-        assert!(size_of::<Option<Slot>>() <= 96);
+        assert!(size_of::<Option<Slot>>() <= 88);
     }
 
     #[test]

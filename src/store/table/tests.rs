@@ -19,6 +19,28 @@ impl Table {
         }
         Some(self.digests(&manifest.children))
     }
+
+    /// What `index.json` says, read in steps of one name.
+    pub fn entries(&self) -> Vec<LayoutEntry> {
+        in_steps(|place| self.layout_entries(place, 1))
+    }
+
+    /// The index lost everything.
+    pub fn mark_all(&mut self) {
+        let mut place = Some(Untold::default());
+        while let Some(untold) = place {
+            place = self.mark_untold(&untold, 1);
+        }
+    }
+}
+
+fn in_steps<T>(step: impl Fn(&Cursor) -> Option<(Vec<T>, Cursor)>) -> Vec<T> {
+    let (mut all, mut place) = (Vec::new(), Cursor::default());
+    while let Some((some, next)) = step(&place) {
+        all.extend(some);
+        place = next;
+    }
+    all
 }
 
 fn digest(name: &str) -> Digest {
@@ -117,8 +139,7 @@ fn forgetting_everything_leaves_nothing() {
     assert_eq!(table.totals(), Totals::default());
     assert_eq!(table.slots.range(0, 100).count(), 0, "every slot is released");
     assert_eq!(table.meaning(&repository, &tag), None);
-    assert_eq!(table.layout_entries(0), Some(Vec::new()));
-    assert_eq!(table.layout_entries(1), None);
+    assert_eq!(table.entries(), []);
 }
 
 #[test]
@@ -151,13 +172,65 @@ fn changes_in_any_steps_make_the_same_table() {
         assert_eq!(copy.is_proved(&repository, &digest), proved, "{name}");
     }
     assert!(!table.is_proved(&repository, &digest("a")));
-    assert_eq!(copy.layout_entries(0), table.layout_entries(0));
+    assert_eq!(copy.entries(), table.entries());
     table.mark_all();
     let mut anew = Table::default();
     replay(&mut table, &mut anew);
     assert_eq!(anew.totals(), table.totals());
-    assert_eq!(anew.layout_entries(0), table.layout_entries(0));
+    assert_eq!(anew.entries(), table.entries());
     assert_eq!(anew.children(&digest("image")), table.children(&digest("image")));
+}
+
+#[test]
+fn names_are_met_once_in_steps_of_any_size() {
+    let mut table = Table::default();
+    let repositories = ["ghcr.io/a", "ghcr.io/b", "quay.io/c"].map(|name| name.parse().unwrap());
+    for (repository, names) in repositories.iter().zip([&["x", "y", "z"][..], &[], &["y"]]) {
+        table.prove(repository, &digest("blob"), Proof::Blob, at(1));
+        for name in names {
+            table.put_manifest(&digest(name), 1, &image(&[]), at(1));
+            table.prove(repository, &digest(name), Proof::Manifest, at(1));
+        }
+    }
+    let [first, _, last] = &repositories;
+    for (repository, name) in [(first, "v1"), (first, "v2"), (last, "v1")] {
+        table.point(repository, &tag(name), &tagged("y", 1), at(1));
+    }
+    table.put_manifest(&digest("list"), 1, &index(&[]), at(1));
+    table.point(first, &Pointer::Referrers(digest("x")), &tagged("list", 1), at(1));
+    let all = (table.entries(), in_steps(|place| table.named(place, 1)));
+    assert_eq!((all.0.len(), all.1.len()), (6, 8));
+    let target = Target::Repository(first.clone());
+    for count in [2, 3, 100] {
+        assert_eq!(in_steps(|place| table.layout_entries(place, count)), all.0, "{count}");
+        assert_eq!(in_steps(|place| table.named(place, count)).len(), 8, "{count}");
+        let seeds = in_steps(|place| table.seeds(&target, place, count));
+        let mut seeds: Vec<_> = seeds.into_iter().map(|seed| seed.digest).collect();
+        seeds.sort();
+        let mut expected = ["x", "y", "z", "list"].map(digest);
+        expected.sort();
+        assert_eq!(seeds, expected, "{count}");
+    }
+}
+
+#[test]
+fn the_index_is_told_of_uses_that_it_does_not_remember() {
+    let mut table = Table::default();
+    for name in ["a", "b", "c"] {
+        table.put_blob(&digest(name), 1, at(1));
+    }
+    table.mark_remembered();
+    assert_eq!(table.touch(&digest("a"), at(3600)), []);
+    let untold = table.touch(&digest("b"), at(3601));
+    table.mark_blobs(&untold);
+    assert_eq!(table.touch(&digest("b"), at(3602)), [], "it will be told");
+    let told = |batch: Batch| batch.used.into_iter().map(|(used, _)| used).collect::<Vec<_>>();
+    assert_eq!(told(table.take_changes(9)), [digest("b")]);
+    let mut place = Some(0);
+    while let Some(from) = place {
+        place = table.mark_uses(from, 1);
+    }
+    assert_eq!(told(table.take_changes(9)), [digest("a")]);
 }
 
 #[test]
@@ -168,14 +241,14 @@ fn nothing_is_older_than_what_lists_it() {
     table.put_manifest(&digest("index"), 1, &index(&["image"]), at(9));
     let unused = |table: &Table, name| {
         let slot = table.slots.of(&digest(name)).unwrap();
-        at(100).since(slot.last_use).as_secs()
+        at(100).since(slot.last_use.get()).as_secs()
     };
     for name in ["a", "image", "index"] {
         assert_eq!(unused(&table, name), 91);
     }
-    table.touch(&digest("a"), at(50));
+    table.use_now(&digest("a"), at(50));
     assert_eq!(unused(&table, "image"), 91);
-    table.touch(&digest("index"), at(40));
+    table.use_now(&digest("index"), at(40));
     assert_eq!(unused(&table, "image"), 60);
     assert_eq!(unused(&table, "a"), 50, "use never goes back");
 }
@@ -212,7 +285,7 @@ fn what_lists_others_goes_first() {
     let victims = selection.finish();
     let names = victims.iter().map(|victim| table.still_unused(victim).unwrap().0);
     assert_eq!(names.collect::<Vec<_>>(), ["outer", "inner", "image", "a"].map(digest));
-    table.touch(&digest("image"), at(3));
+    table.use_now(&digest("image"), at(3));
     let still: Vec<bool> =
         victims.iter().map(|victim| table.still_unused(victim).is_some()).collect();
     assert_eq!(still, [true, true, false, false]);
@@ -224,7 +297,7 @@ fn what_is_withdrawn_twice_is_named_once_it_was_readmitted_twice() {
     let repository: Repository = "ghcr.io/a".parse().unwrap();
     table.put_manifest(&digest("image"), 1, &image(&[]), at(1));
     table.point(&repository, &tag("v1"), &tagged("image", 1), at(1));
-    let named = |table: &Table| !table.layout_entries(0).unwrap().is_empty();
+    let named = |table: &Table| !table.entries().is_empty();
     let both = [digest("image"), digest("nobody's")];
     assert_eq!(table.withdraw(&both), [digest("image")]);
     assert_eq!(table.withdraw(&both), [digest("image")]);
@@ -263,7 +336,7 @@ fn a_list_of_referrers_is_an_answer_and_no_content() {
         assert!(!table.is_proved(&repository, &digest("list")));
         assert_eq!(table.tags_of(&repository), []);
         assert_eq!(table.shown(0, 9), Some(Vec::new()));
-        assert_eq!(table.layout_entries(0).unwrap().len(), 1);
+        assert_eq!(table.entries().len(), 1);
     }
     let none = std::time::Duration::ZERO;
     let unreachable = vec![repository.registry().clone()];
@@ -277,11 +350,11 @@ fn a_list_of_referrers_is_an_answer_and_no_content() {
     replay(&mut table, &mut copy);
     assert!(table.is_proved(&repository, &digest("list")));
     assert!(copy.is_proved(&repository, &digest("list")));
-    assert_eq!(copy.layout_entries(0).unwrap().len(), 2);
+    assert_eq!(copy.entries().len(), 2);
 
     table.forget(&digest("list"));
     assert_eq!(table.meaning(&repository, &referrers), None);
-    assert_eq!(table.layout_entries(0), Some(Vec::new()));
+    assert_eq!(table.entries(), []);
 }
 
 #[test]
@@ -292,7 +365,7 @@ fn an_expected_manifest_is_shown_before_it_is_read() {
     table.prove(&repository, &digest("image"), Proof::Manifest, at(1));
     assert_eq!(table.see(&digest("image")), Sight::Unread);
     assert_eq!(table.children(&digest("image")), None);
-    assert_eq!(table.layout_entries(0).unwrap()[0].size, 7);
+    assert_eq!(table.entries()[0].size, 7);
     table.link_manifest(&digest("image"), &image(&["a"]));
     assert_eq!(table.see(&digest("image")), Sight::Known);
     assert!(table.is_listed(&repository, &digest("a")));

@@ -21,10 +21,16 @@ use crate::{
 pub(super) const MAX_LEVELS: u32 = MAX_NESTING + 2;
 
 impl Table {
-    /// A digest is used now, and with it everything below.
-    pub fn touch(&mut self, digest: &Digest, now: Moment) {
+    /// A digest is used now, and with it everything below. Returns what the index has to be told of
+    /// ([`Table::mark_blobs`]).
+    pub fn touch(&self, digest: &Digest, now: Moment) -> Vec<Id> {
+        self.slots.find(digest).map_or_else(Vec::new, |id| self.raise_below(id, now))
+    }
+
+    /// As [`Table::touch`], and the index is told.
+    pub fn use_now(&mut self, digest: &Digest, now: Moment) {
         if let Some(id) = self.slots.find(digest) {
-            self.use_all_below(id, now);
+            self.use_below(id, now);
         }
     }
 
@@ -38,7 +44,7 @@ impl Table {
         selection: &mut Selection,
     ) -> bool {
         for (id, slot) in self.slots.range(from, count).filter(|(_, slot)| is_own(slot)) {
-            let (last_use, rank) = (slot.last_use, self.rank(slot));
+            let (last_use, rank) = (slot.last_use.get(), self.rank(slot));
             let disk =
                 if slot.present { slot.size.div_ceil(BLOCK).saturating_mul(BLOCK) } else { 0 };
             let candidate = Candidate { last_use, rank, id, disk };
@@ -57,7 +63,7 @@ impl Table {
     /// A victim by name, and its size, unless it was used or pinned since it was chosen, or is gone.
     pub fn still_unused(&self, victim: &Victim) -> Option<(Digest, Option<u64>)> {
         let slot = self.slots.get(victim.id)?;
-        let is_unused = slot.last_use == victim.last_use && !self.stays(victim.id);
+        let is_unused = slot.last_use.get() == victim.last_use && !self.stays(victim.id);
         is_unused.then(|| (slot.digest.clone(), slot.present.then_some(slot.size)))
     }
 
@@ -87,28 +93,38 @@ impl Table {
             return None;
         }
         let slots = self.slots.range(from, count).map(|(_, slot)| slot);
-        let unused = slots.filter(|slot| now.since(slot.last_use) >= limit);
+        let unused = slots.filter(|slot| now.since(slot.last_use.get()) >= limit);
         let repositories: HashSet<RepositoryId> =
             unused.flat_map(|slot| slot.edges.repositories().iter().copied()).collect();
         Some(self.registries(&repositories))
     }
 
+    /// A digest and everything below it is used now.
+    pub(super) fn use_below(&mut self, id: Id, now: Moment) {
+        let untold = self.raise_below(id, now);
+        self.mark_blobs(&untold);
+    }
+
     /// Raises the last use of a digest and of everything it lists. Stops where the last use is
-    /// no earlier: by the table's invariant it is so below as well.
-    pub(super) fn use_all_below(&mut self, id: Id, now: Moment) {
-        let mut level = vec![id];
-        for _ in 0..MAX_LEVELS {
-            let mut below = Vec::new();
-            for id in level {
-                if self.raise(id, now)
-                    && let Some(slot) = self.slots.get(id)
-                    && let Some(manifest) = &slot.manifest
-                {
-                    below.extend_from_slice(&manifest.children);
-                }
+    /// no earlier: by the table's invariant it is so below as well. What is listed is raised first, so that
+    /// the invariant holds at every moment for others who look. Returns what the index has to be told of.
+    fn raise_below(&self, id: Id, now: Moment) -> Vec<Id> {
+        let is_earlier =
+            |id: &Id| self.slots.get(*id).is_some_and(|slot| slot.last_use.get() < now);
+        let mut earlier: Vec<Id> = Some(id).filter(is_earlier).into_iter().collect();
+        let mut level = 0..earlier.len();
+        for _ in 1..MAX_LEVELS {
+            for place in level.clone() {
+                let slot = earlier.get(place).and_then(|id| self.slots.get(*id));
+                let manifest = slot.and_then(|slot| slot.manifest.as_ref());
+                let children = manifest.into_iter().flat_map(|manifest| &manifest.children);
+                earlier.extend(children.copied().filter(is_earlier));
             }
-            level = below;
+            level = level.end..earlier.len();
         }
+        earlier.reverse();
+        earlier.retain(|id| self.raise(*id, now));
+        earlier
     }
 
     /// The place among what was last used at the same time: what lists others goes before them.
@@ -140,16 +156,14 @@ impl Table {
         levels
     }
 
-    /// Tells whether the last use was earlier.
-    fn raise(&mut self, id: Id, now: Moment) -> bool {
-        let Some(slot) = self.slots.get_mut(id).filter(|slot| slot.last_use < now) else {
-            return false;
-        };
-        slot.last_use = now;
-        if slot.present && now.since(slot.remembered_use) >= TOUCH_INTERVAL {
-            self.mark_blob(id);
-        }
-        true
+    /// Tells whether the index has to be told.
+    fn raise(&self, id: Id, now: Moment) -> bool {
+        let interval = TOUCH_INTERVAL.as_secs();
+        self.slots.get(id).is_some_and(|slot| {
+            let is_later = slot.last_use.add(now);
+            let since = now.seconds().saturating_sub(slot.remembered_use);
+            is_later && slot.present && !slot.dirty && u64::from(since) >= interval
+        })
     }
 }
 

@@ -246,7 +246,7 @@ async fn small_files_count_as_their_blocks() {
     for n in 0..50u8 {
         test.put(&[n]).await;
     }
-    let totals = test.store.0.memory.with(|table| table.totals());
+    let totals = test.store.0.memory.look(|table| table.totals());
     assert_eq!((totals.bytes, totals.blocks), (50, 50));
 }
 

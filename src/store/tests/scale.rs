@@ -10,7 +10,7 @@ use crate::store::{
     eviction::Selection,
     memory::STEP,
     running::Moment,
-    table::{Keeping, Pointer, PointerRow, Table, Target},
+    table::{Cursor, Keeping, Pointer, PointerRow, Table, Target},
 };
 
 const MANIFESTS: u32 = 100_000;
@@ -87,8 +87,14 @@ fn forgetting_every_tag_of_a_large_repository() {
     let named = digests.iter().filter(|digest| table.names_of(digest).len() == 1).count();
     println!("{named} were named after {:?}", begun.elapsed());
     let begun = Instant::now();
-    let seeds = table.seeds_in(&Target::Repository(app.clone()), 0).unwrap();
-    println!("{} were found to be removed after {:?}, in one step", seeds.len(), begun.elapsed());
+    let (mut seeds, mut place, mut longest) = (0, Cursor::default(), Duration::ZERO);
+    let mut step = Instant::now();
+    while let Some((some, next)) = table.seeds(&Target::Repository(app.clone()), &place, STEP) {
+        longest = longest.max(step.elapsed());
+        seeds += some.len();
+        (place, step) = (next, Instant::now());
+    }
+    println!("{seeds} begin a removal: {:?}, in steps of at most {longest:?}", begun.elapsed());
     let (begun, mut longest) = (Instant::now(), Duration::ZERO);
     for digest in &digests {
         let step = Instant::now();
