@@ -292,7 +292,7 @@ fn named(descriptor: &Descriptor) -> Option<(Repository, Option<Pointer>)> {
     if let Some(subject) = annotation(REFERRERS_OF) {
         let ImageName { repository, reference } = subject.parse().ok()?;
         return match reference {
-            Reference::Digest(of) => Some((repository, Some(Pointer::Referrers(of)))),
+            Reference::Digest(of) => Some((repository, Some(Pointer::Referrers(of.into())))),
             Reference::Tag(_) => None,
         };
     }

@@ -51,7 +51,7 @@ impl Store {
 
     /// The list of what refers to `subject`, an index.
     pub fn referrers(&self, repository: &Repository, subject: &Digest) -> Option<TaggedManifest> {
-        self.meaning(repository, &Pointer::Referrers(subject.clone()))
+        self.meaning(repository, &Pointer::Referrers(subject.clone().into()))
     }
 
     /// Upstream said at `checked_at` that `list` has what refers to `subject`. The list itself is
@@ -63,7 +63,7 @@ impl Store {
         list: &Digest,
         checked_at: SystemTime,
     ) {
-        self.point(repository, &Pointer::Referrers(subject.clone()), list, checked_at);
+        self.point(repository, &Pointer::Referrers(subject.clone().into()), list, checked_at);
     }
 
     /// Whether upstream has shown this digest in this repository.

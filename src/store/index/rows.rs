@@ -83,7 +83,7 @@ pub fn read_pointer_key(key: &[u8]) -> Option<(Repository, Pointer)> {
     let (repository, name) = std::str::from_utf8(key).ok()?.split_once('\0')?;
     let pointer = match name.parse().ok()? {
         Reference::Tag(tag) => Pointer::Tag(tag),
-        Reference::Digest(subject) => Pointer::Referrers(subject),
+        Reference::Digest(subject) => Pointer::Referrers(subject.into()),
     };
     Some((repository.parse().ok()?, pointer))
 }
@@ -285,7 +285,7 @@ mod tests {
             }
         }
         let repository: Repository = "ghcr.io/a/b".parse().unwrap();
-        for pointer in [Pointer::Tag("v1".parse().unwrap()), Pointer::Referrers(digest(5))] {
+        for pointer in [Pointer::Tag("v1".parse().unwrap()), Pointer::Referrers(digest(5).into())] {
             let key = pointer_key(&repository, &pointer);
             assert_eq!(read_pointer_key(&key), Some((repository.clone(), pointer)));
         }

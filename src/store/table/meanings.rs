@@ -32,16 +32,9 @@ impl RepositorySlot {
         repository: Repository,
         rest: &mut &[u8],
     ) -> Option<RepositorySlot> {
-        let mut slot = RepositorySlot::new(repository);
-        for _ in 0..take_u32(rest)? {
-            // A tag has no colon, and a digest has one.
-            let pointer = match take_text(rest)?.parse().ok()? {
-                Reference::Tag(tag) => Pointer::Tag(tag),
-                Reference::Digest(subject) => Pointer::Referrers(subject),
-            };
-            let manifest = Id::at(take_u32(rest)? as usize);
-            slot.set(&pointer, PointerSlot { manifest, checked_at: take_time(rest)? });
-        }
+        // Made from all of them at once, a map is full: one that grows in order is half empty.
+        let pointers = (0..take_u32(rest)?).map(|_| take_pointer(rest)).collect::<Option<_>>()?;
+        let mut slot = RepositorySlot::of(repository, pointers);
         slot.manifests = take_numbers(rest)?.map(Id::at).collect();
         slot.lists = take_numbers(rest)?.map(Id::at).collect();
         Some(slot)
@@ -62,4 +55,14 @@ impl RepositorySlot {
         let pointed = self.pointers.values().map(|slot| slot.manifest);
         pointed.chain(self.manifests.iter().copied()).chain(self.lists.iter().copied())
     }
+}
+
+fn take_pointer(rest: &mut &[u8]) -> Option<(Pointer, PointerSlot)> {
+    // A tag has no colon, and a digest has one.
+    let pointer = match take_text(rest)?.parse().ok()? {
+        Reference::Tag(tag) => Pointer::Tag(tag),
+        Reference::Digest(subject) => Pointer::Referrers(subject.into()),
+    };
+    let manifest = Id::at(take_u32(rest)? as usize);
+    Some((pointer, PointerSlot { manifest, checked_at: take_time(rest)? }))
 }

@@ -47,8 +47,9 @@ pub(super) struct PointerSlot {
 pub enum Pointer {
     /// Which manifest a tag means.
     Tag(Tag),
-    /// Which list of referrers a manifest has.
-    Referrers(Digest),
+    /// Which list of referrers a manifest has. In a box: a hundred thousand tags take a third of the room
+    /// by it, and there are few lists.
+    Referrers(Box<Digest>),
 }
 
 /// How upstream showed a digest.
@@ -289,7 +290,7 @@ impl Table {
         let shown = slot.manifests.remove(&id);
         slot.lists.remove(&id);
         let mut gone: Vec<Pointer> = slot.pointers_to(id).cloned().collect();
-        gone.push(Pointer::Referrers(digest.clone()));
+        gone.push(Pointer::Referrers(digest.clone().into()));
         gone.retain(|pointer| slot.unset(pointer));
         self.changes.layout |= shown;
         for pointer in &gone {
@@ -317,7 +318,8 @@ impl Table {
         }
         let id = RepositoryId::at(self.repositories.len());
         let ruled = Ruled::of(&self.rules, repository);
-        let slot = RepositorySlot { ruled, ..RepositorySlot::new(repository.clone()) };
+        let slot =
+            RepositorySlot { ruled, ..RepositorySlot::of(repository.clone(), BTreeMap::new()) };
         self.repositories.push(slot);
         self.repository_ids.insert(repository.clone(), id);
         id
@@ -336,12 +338,15 @@ impl Table {
 }
 
 impl RepositorySlot {
-    /// Of which nothing is known, and no rules are about it yet.
-    pub(super) fn new(repository: Repository) -> RepositorySlot {
+    /// Of which nothing is known but these pointers, and no rules are about it yet.
+    pub(super) fn of(
+        repository: Repository,
+        pointers: BTreeMap<Pointer, PointerSlot>,
+    ) -> RepositorySlot {
         RepositorySlot {
             repository,
-            pointers: BTreeMap::new(),
-            pointed: Pointed::default(),
+            pointed: pointers.iter().map(|(pointer, slot)| (slot.manifest, pointer)).collect(),
+            pointers,
             manifests: BTreeSet::new(),
             lists: BTreeSet::new(),
             ruled: None,
@@ -388,7 +393,7 @@ impl RepositorySlot {
 
     /// The pointers that mean a digest.
     pub fn pointers_to(&self, id: Id) -> impl Iterator<Item = &Pointer> {
-        self.pointed.to(id).iter()
+        self.pointed.to(id)
     }
 
     /// Whether a tag means a digest.

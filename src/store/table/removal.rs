@@ -357,7 +357,7 @@ impl Table {
         let Some(slot) = self.slots.get(id).filter(|slot| slot.manifest.is_some()) else {
             return Vec::new();
         };
-        let about = Pointer::Referrers(slot.digest.clone());
+        let about = Pointer::Referrers(slot.digest.clone().into());
         let places =
             slot.edges.repositories().iter().filter_map(|place| self.repository_at(*place));
         let places = places.filter(|place| target.covers(&place.repository));

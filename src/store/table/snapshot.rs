@@ -388,7 +388,7 @@ mod tests {
             let row = PointerRow { digest: digest(10_000), checked_at };
             table.point(repository, &Pointer::Tag("v1".parse().unwrap()), &row, now);
             let row = PointerRow { digest: digest(10_001), checked_at };
-            table.point(repository, &Pointer::Referrers(digest(3)), &row, now);
+            table.point(repository, &Pointer::Referrers(digest(3).into()), &row, now);
             table.judge(repository, Verdict { visibility: Visibility::Private, checked_at });
         }
         table.forget(&digest(5000));

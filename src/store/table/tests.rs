@@ -197,7 +197,7 @@ fn names_are_met_once_in_steps_of_any_size() {
         table.point(repository, &tag(name), &tagged("y", 1), at(1));
     }
     table.put_manifest(&digest("list"), 1, &index(&[]), at(1));
-    table.point(first, &Pointer::Referrers(digest("x")), &tagged("list", 1), at(1));
+    table.point(first, &Pointer::Referrers(digest("x").into()), &tagged("list", 1), at(1));
     let all = (table.entries(), in_steps(|place| table.named(place, 1)));
     assert_eq!((all.0.len(), all.1.len()), (6, 8));
     let target = Target::Repository(first.clone());
@@ -327,7 +327,7 @@ fn the_latest_check_of_a_tag_is_restored() {
 fn a_list_of_referrers_is_an_answer_and_no_content() {
     let (mut table, mut copy) = (Table::default(), Table::default());
     let repository: Repository = "ghcr.io/a".parse().unwrap();
-    let referrers = Pointer::Referrers(digest("image"));
+    let referrers = Pointer::Referrers(digest("image").into());
     table.put_manifest(&digest("list"), 10, &index(&["signature"]), at(1));
     table.point(&repository, &referrers, &tagged("list", 1), at(1));
     replay(&mut table, &mut copy);

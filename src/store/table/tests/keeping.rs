@@ -101,7 +101,7 @@ fn what_a_manifest_lists_is_used_for_itself_only_without_it() {
     kept.table.prove(&of("y"), &digest("layer"), Proof::Blob, at(1));
     assert_eq!([kept.of("one"), kept.of("layer")], [10, 30].map(seconds));
     // A list of referrers has no tag.
-    let pointer = Pointer::Referrers(digest("one"));
+    let pointer = Pointer::Referrers(digest("one").into());
     kept.table.put_manifest(&digest("list"), 1, &index(&["signature"]), at(1));
     kept.table.point(&of("brief"), &pointer, &tagged("list", 1), at(1));
     assert_eq!([kept.of("list"), kept.of("signature")], [seconds(5); 2]);
