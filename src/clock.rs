@@ -4,7 +4,10 @@
 //! whose clock jumped, wipes nothing.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -12,14 +15,14 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct Clock {
     started: Instant,
-    moved: Arc<Mutex<Moved>>,
+    moved: Arc<Moved>,
 }
 
-/// How far a test has moved the two times.
-#[derive(Clone, Copy, Debug, Default)]
+/// How far a test has moved the two times, in nanoseconds. Each request asks for both, on any core.
+#[derive(Debug, Default)]
 struct Moved {
-    running: Duration,
-    wall: Duration,
+    running: AtomicU64,
+    wall: AtomicU64,
 }
 
 impl Clock {
@@ -30,27 +33,30 @@ impl Clock {
 
     /// The time of day, which may jump either way.
     pub fn wall(&self) -> SystemTime {
-        SystemTime::now() + self.moved().wall
+        SystemTime::now() + moved(&self.moved.wall)
     }
 
     /// How long this process has been running. Never goes back.
     pub fn running(&self) -> Duration {
-        self.started.elapsed() + self.moved().running
+        self.started.elapsed() + moved(&self.moved.running)
     }
 
     /// Lets `time` pass, for every clone of this clock.
     pub fn advance(&self, time: Duration) {
-        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-        moved.running += time;
-        moved.wall += time;
+        move_by(&self.moved.running, time);
+        move_by(&self.moved.wall, time);
     }
 
     /// Sets the time of day forward without any time passing, as a broken host clock does.
     pub fn jump_wall(&self, time: Duration) {
-        self.moved.lock().unwrap_or_else(PoisonError::into_inner).wall += time;
+        move_by(&self.moved.wall, time);
     }
+}
 
-    fn moved(&self) -> Moved {
-        *self.moved.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn moved(by: &AtomicU64) -> Duration {
+    Duration::from_nanos(by.load(Ordering::Acquire))
+}
+
+fn move_by(by: &AtomicU64, time: Duration) {
+    by.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::AcqRel);
 }
