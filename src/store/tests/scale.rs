@@ -1,20 +1,26 @@
-//! How long a sweep takes, and how long it keeps others from the table, with a million blobs.
+//! How long a sweep takes, and what it costs those who look things up meanwhile, with a million blobs.
 //!
 //! `cargo test --release --lib scale -- --ignored --nocapture`
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use super::*;
 use crate::store::{
     budget::Goal,
     eviction::Selection,
-    memory::STEP,
-    running::Moment,
+    memory::{Memory, STEP},
+    running::{Moment, RunningTime},
     table::{Cursor, Keeping, Pointer, PointerRow, Table, Target},
 };
 
 const MANIFESTS: u32 = 100_000;
 const LAYERS: u32 = 9;
+
+/// How long is looked up what a hit of a manifest needs.
+const LOOKING: Duration = Duration::from_secs(5);
 
 fn digest(manifest: u32, layer: u32) -> Digest {
     sha256(format!("{manifest} {layer}").as_bytes())
@@ -102,4 +108,64 @@ fn forgetting_every_tag_of_a_large_repository() {
         longest = longest.max(step.elapsed());
     }
     println!("forgotten after {:?}, in steps of at most {longest:?}", begun.elapsed());
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn looking_up_while_sweeps_walk() {
+    let (mut table, app, now) = (table(), repository(APP), Moment::from_seconds(MANIFESTS));
+    let tags: Vec<_> = (0..1000).map(|number| Pointer::Tag(tag(&format!("v{number}")))).collect();
+    let images = (0..MANIFESTS).step_by(100).map(|number| digest(number, 0));
+    for (pointer, digest) in tags.iter().zip(images) {
+        let row = PointerRow { digest, checked_at: SystemTime::UNIX_EPOCH };
+        table.point(&app, pointer, &row, now);
+    }
+    let memory = Memory::new(table, Arc::new(Metrics::new()));
+    let running = RunningTime::resume(now, Clock::system());
+    let hit = |pointer: &Pointer| {
+        let found = memory.look(|table| table.meaning(&app, pointer)).unwrap();
+        assert!(memory.look(|table| table.size(&found.digest)).is_some());
+        memory.look(|table| table.touch(&found.digest, running.now()))
+    };
+    for sweeps in [false, true] {
+        let over = AtomicBool::new(false);
+        let sweep_on = || {
+            let mut count = 0;
+            while sweeps && !over.load(Ordering::Relaxed) {
+                walk(&memory, now);
+                count += 1;
+            }
+            count
+        };
+        thread::scope(|scope| {
+            let swept = scope.spawn(sweep_on);
+            let (begun, mut times) = (Instant::now(), Vec::new());
+            for pointer in tags.iter().cycle().take_while(|_| begun.elapsed() < LOOKING) {
+                let one = Instant::now();
+                hit(pointer);
+                times.push(one.elapsed());
+            }
+            over.store(true, Ordering::Relaxed);
+            times.sort_unstable();
+            let (hits, most) = (times.len(), times[times.len() / 100 * 99]);
+            let (longest, swept) = (times.last().unwrap(), swept.join().unwrap());
+            println!(
+                "{hits} hits in {LOOKING:?}, p99 {most:?}, at most {longest:?}, beside {swept} sweeps"
+            );
+        });
+    }
+}
+
+/// As a sweep that finds little to do.
+fn walk(memory: &Memory, now: Moment) {
+    let goal = Goal { size: 1 << 30, ..Goal::default() };
+    let (keeping, mut selection) = (Keeping::default(), Selection::new(goal, Some(90 * DAY)));
+    let mut step =
+        |from| memory.look(|table| table.consider(from, STEP, &keeping, now, &mut selection));
+    for from in (0..).step_by(STEP) {
+        if !step(from) {
+            break;
+        }
+    }
+    assert!(!selection.finish().is_empty());
 }
