@@ -63,6 +63,7 @@ async fn blobs_are_examined_in_their_time() {
     eventually("half of them are examined", || scrubbed.damaged() == middle);
     scrubbed.test.clock.advance(15 * DAY);
     eventually("all are examined", || scrubbed.damaged() == 40);
+    eventually("the last is reported", || scrubbed.reports.len() == 40);
     let mut reported = Vec::new();
     while let Ok(digest) = scrubbed.reports.try_recv() {
         assert!(!scrubbed.test.store.has(&digest));
