@@ -62,6 +62,7 @@ fn homes(name: &str) -> Option<Vec<&'static str>> {
         "rustls" => &[&["upstream", "server"]],
         "hyper" | "hyper_util" => &[&["upstream", "server"], &TOP],
         "http" | "http_body" | "http_body_util" => &[&["upstream"], &SURFACE, &TOP],
+        "crossbeam_utils" => &[&["store/memory"]],
         "moka" => &[&["mirror"]],
         "clap" | "indicatif" | "tracing_subscriber" => &[&TOP],
         _ => return None,
