@@ -56,3 +56,33 @@ pub fn take_slice<'a>(bytes: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
     *bytes = rest;
     Some(taken)
 }
+
+/// Appends a text, which is no longer than names are.
+pub fn put_text(part: &mut Vec<u8>, text: &str) {
+    put_number(part, text.len());
+    part.extend_from_slice(text.as_bytes());
+}
+
+/// Takes [`put_text`] off the front.
+pub fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let length = take_u32(rest)? as usize;
+    std::str::from_utf8(take_slice(rest, length)?).ok()
+}
+
+/// Appends how many numbers there are, and each.
+pub fn put_numbers(part: &mut Vec<u8>, numbers: impl ExactSizeIterator<Item = usize>) {
+    put_number(part, numbers.len());
+    numbers.for_each(|number| put_number(part, number));
+}
+
+/// Takes [`put_numbers`] off the front.
+pub fn take_numbers<'a>(rest: &mut &'a [u8]) -> Option<impl ExactSizeIterator<Item = usize> + 'a> {
+    let bytes = (take_u32(rest)? as usize).checked_mul(4)?;
+    let (numbers, _) = take_slice(rest, bytes)?.as_chunks::<4>();
+    Some(numbers.iter().map(|number| u32::from_le_bytes(*number) as usize))
+}
+
+/// Appends a number of slots, of repositories or of bytes in a name, all of which are small.
+pub fn put_number(part: &mut Vec<u8>, number: usize) {
+    part.extend(u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
+}

@@ -23,7 +23,7 @@ use crate::{
         encoding::take_u32,
         memory::Memory,
         running::Moment,
-        table::{Restoration, Table},
+        table::{PartAt, Restoration, Table},
     },
 };
 
@@ -78,15 +78,13 @@ pub fn write(
     file.write_all(MAGIC)?;
     let slots = memory.look(|table| table.slots());
     write_part(&mut file, &header_bytes(header, slots))?;
-    let part = |number| {
-        memory.with(|table| {
-            let part = table.part(number)?;
-            Some((part, table.settle_part(number)))
-        })
-    };
-    for (part, in_use) in (0..).map_while(part) {
+    let mut next = Some(PartAt::default());
+    while let Some(at) = next {
+        let ((part, after), in_use) =
+            memory.with(|table| (table.part(&at), table.settle_part(&at)));
         write_part(&mut file, &part)?;
         used(&in_use);
+        next = after;
     }
     write_part(&mut file, &[])?;
     file.into_inner()?.sync_all()

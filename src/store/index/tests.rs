@@ -18,7 +18,7 @@ use crate::{
         memory::Memory,
         peak::{Day, Peak},
         running::RunningTime,
-        table::{Pointer, PointerRow, Proof, Verdict},
+        table::{PartAt, Pointer, PointerRow, Proof, Verdict},
     },
 };
 
@@ -388,7 +388,7 @@ fn a_snapshot_that_fails_leaves_everything_to_be_told() {
     life.memory.with(|table| {
         table.use_now(&digest(70), later);
         table.begin_snapshot();
-        table.settle_part(0);
+        table.settle_part(&PartAt::default());
     });
     life.forget(4);
     life.memory.with(|table| table.abandon_snapshot());

@@ -4,34 +4,41 @@ use super::{
     Pointer,
     names::{PointerSlot, RepositorySlot},
     slots::Id,
-    snapshot::{put_number, put_numbers, put_text, take_numbers, take_text},
+    walk::Name,
 };
 use crate::{
     oci::{Reference, Repository},
-    store::encoding::{put_time, take_time, take_u32},
+    store::encoding::{
+        put_number, put_numbers, put_text, put_time, take_numbers, take_text, take_time, take_u32,
+    },
 };
 
-impl RepositorySlot {
-    /// Appends all but the name and the rules.
-    pub(super) fn put_meanings(&self, part: &mut Vec<u8>) {
-        put_number(part, self.pointers.len());
-        for (pointer, slot) in &self.pointers {
-            match pointer {
-                Pointer::Tag(tag) => put_text(part, tag.as_str()),
-                Pointer::Referrers(subject) => put_text(part, &subject.to_string()),
-            }
-            put_number(part, slot.manifest.index());
-            put_time(part, slot.checked_at);
+/// Appends some names of one repository.
+pub(super) fn put_names(part: &mut Vec<u8>, names: &[Name<'_>]) {
+    let (mut pointers, mut manifests, mut lists) = (Vec::new(), Vec::new(), Vec::new());
+    for name in names {
+        match name {
+            Name::Pointer(pointer, slot) => pointers.push((pointer, slot)),
+            Name::Manifest(id) => manifests.push(id.index()),
+            Name::List(id) => lists.push(id.index()),
         }
-        put_numbers(part, self.manifests.iter().map(|id| id.index()));
-        put_numbers(part, self.lists.iter().map(|id| id.index()));
     }
+    put_number(part, pointers.len());
+    for (pointer, slot) in pointers {
+        match pointer {
+            Pointer::Tag(tag) => put_text(part, tag.as_str()),
+            Pointer::Referrers(subject) => put_text(part, &subject.to_string()),
+        }
+        put_number(part, slot.manifest.index());
+        put_time(part, slot.checked_at);
+    }
+    put_numbers(part, manifests.into_iter());
+    put_numbers(part, lists.into_iter());
+}
 
-    /// Takes [`RepositorySlot::put_meanings`] off the front. No rules are about it yet.
-    pub(super) fn take_meanings(
-        repository: Repository,
-        rest: &mut &[u8],
-    ) -> Option<RepositorySlot> {
+impl RepositorySlot {
+    /// Takes [`put_names`] off the front. No rules are about the repository yet.
+    pub(super) fn take_names(repository: Repository, rest: &mut &[u8]) -> Option<RepositorySlot> {
         // Made from all of them at once, a map is full: one that grows in order is half empty.
         let pointers = (0..take_u32(rest)?).map(|_| take_pointer(rest)).collect::<Option<_>>()?;
         let mut slot = RepositorySlot::of(repository, pointers);

@@ -45,7 +45,7 @@ pub use names::{Pointer, Proof};
 pub use pins::PinRow;
 pub use removal::{Place, Plan, Seed, Target};
 pub use slots::{Id, Kind};
-pub use snapshot::Restoration;
+pub use snapshot::{PartAt, Restoration};
 pub use visibility::Verdict;
 pub use walk::Cursor;
 

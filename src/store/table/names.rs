@@ -353,6 +353,14 @@ impl RepositorySlot {
         }
     }
 
+    /// Takes over all the names of another, none of which this has. No rules are about either yet.
+    pub(super) fn append(&mut self, other: &mut RepositorySlot) {
+        self.pointers.append(&mut other.pointers);
+        self.pointed.append(&mut other.pointed);
+        self.manifests.append(&mut other.manifests);
+        self.lists.append(&mut other.lists);
+    }
+
     pub(super) fn set(&mut self, pointer: &Pointer, meaning: PointerSlot) {
         let manifest = meaning.manifest;
         let before = self.pointers.insert(pointer.clone(), meaning).map(|slot| slot.manifest);

@@ -21,6 +21,11 @@ impl Pointed {
         self.0.remove(&(manifest, Some(pointer.clone())));
     }
 
+    /// Takes over all of another.
+    pub(super) fn append(&mut self, other: &mut Pointed) {
+        self.0.append(&mut other.0);
+    }
+
     /// The pointers that mean a manifest.
     pub(super) fn to(&self, manifest: Id) -> impl Iterator<Item = &Pointer> {
         let from = self.0.range((manifest, None)..);

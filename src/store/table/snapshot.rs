@@ -7,13 +7,18 @@
 use super::{
     ManifestSlot, PinRow, Table, Verdict,
     changes::Changes,
+    meanings::put_names,
     names::{RepositoryId, RepositorySlot},
     slots::{Id, Kind, Slot},
+    walk::{Cursor, Stretch},
 };
 use crate::{
     oci::{Digest, Repository, Visibility},
     store::{
-        encoding::{put_digest, put_time, take, take_digest, take_slice, take_time, take_u32},
+        encoding::{
+            put_digest, put_numbers, put_text, put_time, take, take_digest, take_numbers,
+            take_text, take_time, take_u32,
+        },
         running::Moment,
     },
 };
@@ -21,12 +26,12 @@ use crate::{
 /// Slots in a part.
 const SLOTS: usize = 4096;
 
-/// Repositories in a part.
-const REPOSITORIES: usize = 64;
+/// Names in a part, all of one repository.
+const NAMES: usize = 1024;
 
 /// What a part is of, as its first byte.
 const OF_SLOTS: u8 = 1;
-const OF_REPOSITORIES: u8 = 2;
+const OF_NAMES: u8 = 2;
 const OF_VERDICTS: u8 = 3;
 const OF_PINS: u8 = 4;
 
@@ -34,6 +39,17 @@ const OF_PINS: u8 = 4;
 const USED: u8 = 1;
 const PRESENT: u8 = 2;
 const MANIFEST: u8 = 4;
+
+/// Where a part begins.
+#[derive(Clone, Debug)]
+pub enum PartAt {
+    /// At the slot of this number.
+    Slot(usize),
+    /// At a name; what upstream said of repositories follows behind the last.
+    Name(Cursor),
+    /// At the first pin.
+    Pin,
+}
 
 /// A table that is being made from its parts.
 #[derive(Debug, Default)]
@@ -77,10 +93,12 @@ impl Table {
         self.slots.thaw();
     }
 
-    /// The slots in the part of this number are remembered by it: returns those that were used
-    /// since they, or their files, were last written.
-    pub fn settle_part(&mut self, number: usize) -> Vec<(Digest, Moment)> {
-        let from = number.saturating_mul(SLOTS);
+    /// The slots in a part are remembered by it: returns those that were used since they, or their files,
+    /// were last written.
+    pub fn settle_part(&mut self, at: &PartAt) -> Vec<(Digest, Moment)> {
+        let PartAt::Slot(from) = *at else {
+            return Vec::new();
+        };
         let end = self.slots.frozen_end().min(from.saturating_add(SLOTS));
         let mut used = Vec::new();
         for id in (from..end).map(Id::at) {
@@ -97,12 +115,12 @@ impl Table {
         used
     }
 
-    /// The part of this number. `None`: there are no more.
-    pub fn part(&self, number: usize) -> Option<Vec<u8>> {
+    /// A part, and where the next one begins, if there are more.
+    pub fn part(&self, at: &PartAt) -> (Vec<u8>, Option<PartAt>) {
         // Whatever is added to the table has to be added here, or be known by other means.
         let Table {
             slots,
-            repositories,
+            repositories: _,
             verdicts: _,
             pins: _,
             repository_ids: _,
@@ -114,18 +132,17 @@ impl Table {
             changes: _,
             ongoing: _,
         } = self;
-        let of_slots = slots.frozen_end().div_ceil(SLOTS);
-        let of_repositories = repositories.len().div_ceil(REPOSITORIES);
-        if number < of_slots {
-            return Some(self.slots_part(number * SLOTS));
-        }
-        match number - of_slots {
-            number if number < of_repositories => {
-                Some(self.repositories_part(number * REPOSITORIES))
+        match at {
+            PartAt::Slot(from) => {
+                let next = Some(from.saturating_add(SLOTS)).filter(|to| *to < slots.frozen_end());
+                let next = next.map_or_else(|| PartAt::Name(Cursor::default()), PartAt::Slot);
+                (self.slots_part(*from), Some(next))
             }
-            number if number == of_repositories => Some(self.verdicts_part()),
-            number if number == of_repositories + 1 => Some(self.pins_part()),
-            _ => None,
+            PartAt::Name(place) => match self.stretch(place, NAMES) {
+                Some(stretch) => (names_part(&stretch), Some(PartAt::Name(stretch.next))),
+                None => (self.verdicts_part(), Some(PartAt::Pin)),
+            },
+            PartAt::Pin => (self.pins_part(), None),
         }
     }
 
@@ -141,15 +158,6 @@ impl Table {
                 Some(slot) => put_slot(&mut part, slot),
                 None => part.push(0),
             }
-        }
-        part
-    }
-
-    fn repositories_part(&self, from: usize) -> Vec<u8> {
-        let mut part = vec![OF_REPOSITORIES];
-        for slot in self.repositories.iter().skip(from).take(REPOSITORIES) {
-            put_text(&mut part, &slot.repository.to_string());
-            slot.put_meanings(&mut part);
         }
         part
     }
@@ -188,6 +196,12 @@ impl Table {
     }
 }
 
+impl Default for PartAt {
+    fn default() -> PartAt {
+        PartAt::Slot(0)
+    }
+}
+
 impl Restoration {
     /// With room for so many slots.
     pub fn of(slots: usize) -> Restoration {
@@ -202,7 +216,7 @@ impl Restoration {
         while !rest.is_empty() {
             match *of {
                 OF_SLOTS => self.take_slot(&mut rest)?,
-                OF_REPOSITORIES => self.take_repository(&mut rest)?,
+                OF_NAMES => self.take_names(&mut rest)?,
                 OF_VERDICTS => self.take_verdict(&mut rest)?,
                 OF_PINS => self.pins.push(take_pin(&mut rest)?),
                 _ => return None,
@@ -268,12 +282,18 @@ impl Restoration {
         Some(ManifestSlot { media_type, kind, children })
     }
 
-    fn take_repository(&mut self, rest: &mut &[u8]) -> Option<()> {
+    /// A repository has its number by when it is first met.
+    fn take_names(&mut self, rest: &mut &[u8]) -> Option<()> {
         let repository: Repository = take_text(rest)?.parse().ok()?;
-        let slot = RepositorySlot::take_meanings(repository.clone(), rest)?;
-        let id = RepositoryId::at(self.table.repositories.len());
-        self.table.repositories.push(slot);
-        self.table.repository_ids.insert(repository, id);
+        let mut more = RepositorySlot::take_names(repository.clone(), rest)?;
+        let Table { repositories, repository_ids, .. } = &mut self.table;
+        let known = repository_ids.get(&repository);
+        if let Some(known) = known.and_then(|id| repositories.get_mut(id.index())) {
+            known.append(&mut more);
+            return Some(());
+        }
+        repository_ids.insert(repository, RepositoryId::at(repositories.len()));
+        repositories.push(more);
         Some(())
     }
 
@@ -290,41 +310,16 @@ impl Restoration {
     }
 }
 
+fn names_part(stretch: &Stretch<'_>) -> Vec<u8> {
+    let mut part = vec![OF_NAMES];
+    put_text(&mut part, &stretch.repository.repository.to_string());
+    put_names(&mut part, &stretch.names);
+    part
+}
+
 fn take_pin(rest: &mut &[u8]) -> Option<PinRow> {
     let image = take_text(rest)?.parse().ok()?;
     Some(PinRow { image, held: take_digest(rest)? })
-}
-
-/// Appends a text, which is no longer than names are.
-pub(super) fn put_text(part: &mut Vec<u8>, text: &str) {
-    put_number(part, text.len());
-    part.extend_from_slice(text.as_bytes());
-}
-
-/// Takes [`put_text`] off the front.
-pub(super) fn take_text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
-    let length = take_u32(rest)? as usize;
-    std::str::from_utf8(take_slice(rest, length)?).ok()
-}
-
-/// Appends how many numbers there are, and each.
-pub(super) fn put_numbers(part: &mut Vec<u8>, numbers: impl ExactSizeIterator<Item = usize>) {
-    put_number(part, numbers.len());
-    numbers.for_each(|number| put_number(part, number));
-}
-
-/// Takes [`put_numbers`] off the front.
-pub(super) fn take_numbers<'a>(
-    rest: &mut &'a [u8],
-) -> Option<impl ExactSizeIterator<Item = usize> + 'a> {
-    let bytes = (take_u32(rest)? as usize).checked_mul(4)?;
-    let (numbers, _) = take_slice(rest, bytes)?.as_chunks::<4>();
-    Some(numbers.iter().map(|number| u32::from_le_bytes(*number) as usize))
-}
-
-/// Appends a number of slots, of repositories or of bytes in a name, all of which are small.
-pub(super) fn put_number(part: &mut Vec<u8>, number: usize) {
-    part.extend(u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes());
 }
 
 fn put_slot(part: &mut Vec<u8>, slot: &Slot) {
@@ -391,6 +386,11 @@ mod tests {
             table.point(repository, &Pointer::Referrers(digest(3).into()), &row, now);
             table.judge(repository, Verdict { visibility: Visibility::Private, checked_at });
         }
+        for number in 0..=NAMES {
+            let row = PointerRow { digest: digest(10_001), checked_at };
+            let pointer = Pointer::Tag(format!("nightly-{number}").parse().unwrap());
+            table.point(&repositories[0], &pointer, &row, now);
+        }
         table.forget(&digest(5000));
         for name in ["ghcr.io/a:v1".to_owned(), format!("quay.io/b@{}", digest(10_000))] {
             assert!(table.pin(&name.parse().unwrap()).is_some());
@@ -399,7 +399,13 @@ mod tests {
     }
 
     fn parts(table: &Table) -> Vec<Vec<u8>> {
-        (0..).map_while(|number| table.part(number)).collect()
+        let (mut parts, mut next) = (Vec::new(), Some(PartAt::default()));
+        while let Some(at) = next {
+            let (part, after) = table.part(&at);
+            parts.push(part);
+            next = after;
+        }
+        parts
     }
 
     fn restored(table: &Table) -> Table {
