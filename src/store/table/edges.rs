@@ -1,6 +1,8 @@
 //! What lists a digest, and where it was shown, in sixteen bytes: nearly every blob of a million
 //! is listed by one manifest and was shown in one repository.
 
+use smallvec::SmallVec;
+
 use super::{RepositoryId, slots::Id};
 
 /// The manifests that list a digest and the repositories in which upstream showed it, both sorted.
@@ -16,8 +18,8 @@ pub(super) struct Edges {
 /// Once there are two of one sort.
 #[derive(Debug)]
 struct Many {
-    parents: Vec<Id>,
-    repositories: Vec<RepositoryId>,
+    parents: SmallVec<[Id; 4]>,
+    repositories: SmallVec<[RepositoryId; 4]>,
 }
 
 impl Edges {
@@ -76,7 +78,7 @@ impl Edges {
     /// Empties the repositories.
     pub fn take_repositories(&mut self) -> Vec<RepositoryId> {
         match &mut self.many {
-            Some(many) => std::mem::take(&mut many.repositories),
+            Some(many) => std::mem::take(&mut many.repositories).into_vec(),
             None => self.repository.take().into_iter().collect(),
         }
     }
@@ -91,13 +93,13 @@ impl Edges {
     }
 }
 
-fn insert_sorted<T: Copy + Ord>(list: &mut Vec<T>, item: T) {
+fn insert_sorted<T: Copy + Ord>(list: &mut SmallVec<[T; 4]>, item: T) {
     if let Err(place) = list.binary_search(&item) {
         list.insert(place, item);
     }
 }
 
-fn remove_sorted<T: Copy + Ord>(list: &mut Vec<T>, item: T) {
+fn remove_sorted<T: Copy + Ord>(list: &mut SmallVec<[T; 4]>, item: T) {
     if let Ok(place) = list.binary_search(&item) {
         list.remove(place);
     }
@@ -134,7 +136,7 @@ mod tests {
         assert!(!edges.add_repository(RepositoryId::at(8)));
         edges.add_parent(Id::at(7));
         assert!(edges.many.is_none());
-        assert_eq!(size_of::<Edges>(), 16);
+        assert_eq!((size_of::<Edges>(), size_of::<Many>()), (16, 48));
         edges.remove_parent(Id::at(7));
         assert!(edges.parents().is_empty());
         assert_eq!(edges.take_repositories(), [RepositoryId::at(8)]);
