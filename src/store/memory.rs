@@ -1,9 +1,10 @@
 //! The table behind its lock. The lock is held for a look-up or a bounded step, never across
 //! an await or any I/O.
 //!
-//! Any number look at the table at the same time, each core by a part of the lock that is its own; who
-//! changes it has it alone. A use is a look: it raises a number in the table ([`Table::touch`]). So clients
-//! are served side by side, and beside whatever walks through all there is.
+//! Any number look at the table at the same time, each thread by one part of the lock, so that cores do not
+//! wait for each other; who changes the table takes all parts. A use is a look: it raises a number in the
+//! table ([`Table::touch`]). So clients are served side by side, and beside whatever walks through all there
+//! is.
 
 use std::{
     iter,
