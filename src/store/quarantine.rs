@@ -35,7 +35,7 @@ impl Shared {
         let mut lacking = Vec::new();
         for entry in entries {
             let digest = quarantined(&entry?);
-            let is_lacking = |digest: &Digest| self.memory.with(|table| table.is_lacking(digest));
+            let is_lacking = |digest: &Digest| self.memory.look(|table| table.is_lacking(digest));
             lacking.extend(digest.filter(is_lacking));
         }
         lacking.sort_unstable();
