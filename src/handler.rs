@@ -100,7 +100,7 @@ impl Handler {
             (Endpoint::Blob { repository, digest }, verb) => {
                 account.endpoint = "blob";
                 // Who has it already gets no more than a head, and fetches nothing.
-                if verb == Verb::Head || conditions.has(&response::etag(&digest)) {
+                if verb == Verb::Head || conditions.has(&digest) {
                     return self.blob_head(&repository, &digest, &conditions).await;
                 }
                 let puller = Puller { client: peer.to_string(), repository };
@@ -187,7 +187,7 @@ impl Handler {
             ahead: blob.ahead_bytes(),
         });
         let is_kept = blob.source() != Source::Upstream;
-        if is_kept && conditions.want_all(&response::etag(digest)) {
+        if is_kept && conditions.want_all(digest) {
             self.mirror.prefetch_after(&repository, digest);
         }
         response::blob(digest, blob, conditions)

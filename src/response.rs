@@ -2,15 +2,14 @@
 //! kind of answer.
 
 mod blob;
+mod body;
 mod multipart;
 
-use std::io;
-
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty, Full, combinators::UnsyncBoxBody};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 pub use blob::{blob, blob_error, blob_head};
+pub use body::Body;
 
 use crate::{
     mirror::{self, Found, Listing, ReferrersList},
@@ -18,14 +17,17 @@ use crate::{
     routes::{Conditions, Listed, Page, RouteError, Verb},
 };
 
-/// The body of an answer. An error cuts the connection.
-pub type Body = UnsyncBoxBody<Bytes, io::Error>;
-
-const API_VERSION: &str = "docker-distribution-api-version";
-const CONTENT_DIGEST: &str = "docker-content-digest";
-const FILTERS_APPLIED: &str = "oci-filters-applied";
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// The namespace that decided the registry (distribution-spec, § Registry proxying).
-pub const NAMESPACE: &str = "oci-namespace";
+pub const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
+const REGISTRY_2: HeaderValue = HeaderValue::from_static("registry/2.0");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// The most headers of an answer, with those that are added on its way.
+const MAX_HEADERS: usize = 8;
 
 /// Seconds a client is asked to wait when upstream cannot be reached. Few, since podman obeys
 /// four times before it turns to the next registry.
@@ -48,26 +50,24 @@ pub fn greeting() -> Response<Body> {
 /// `GET /v2/`: yes, a registry. Never a challenge: Docker would send its Hub password here.
 pub fn version() -> Response<Body> {
     let mut response = with_body(StatusCode::OK, Bytes::from_static(b"{}"));
-    set(&mut response, header::CONTENT_TYPE, "application/json");
-    set(&mut response, API_VERSION, "registry/2.0");
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response.headers_mut().insert(API_VERSION, REGISTRY_2);
     response
 }
 
 /// A manifest, or what a HEAD tells of it.
 pub fn manifest(found: Found, verb: Verb, conditions: &Conditions) -> Response<Body> {
-    let etag = etag(&found.digest);
     let mut response = match (&found.content, verb) {
-        _ if conditions.has(&etag) => empty(StatusCode::NOT_MODIFIED),
+        _ if conditions.has(&found.digest) => empty(StatusCode::NOT_MODIFIED),
         (Some(content), Verb::Get) => with_body(StatusCode::OK, content.bytes.clone()),
         (_, Verb::Head) | (None, Verb::Get) => empty(StatusCode::OK),
     };
     if response.status() == StatusCode::OK {
         set(&mut response, header::CONTENT_TYPE, &found.media_type);
-        set(&mut response, header::CONTENT_LENGTH, &found.size.to_string());
+        response.headers_mut().insert(header::CONTENT_LENGTH, found.size.into());
     }
-    set(&mut response, CONTENT_DIGEST, &found.digest.to_string());
-    set(&mut response, header::ETAG, &etag);
-    set(&mut response, API_VERSION, "registry/2.0");
+    name(&mut response, &found.digest);
+    response.headers_mut().insert(API_VERSION, REGISTRY_2);
     if let Some(reason) = &found.stale {
         set(&mut response, header::WARNING, &warning(reason));
     }
@@ -89,7 +89,7 @@ pub fn tags(name: &str, listing: &Listing, page: &Page) -> Response<Body> {
 pub fn referrers(list: ReferrersList, artifact_type: Option<&str>) -> Response<Body> {
     let mut response = with_body(StatusCode::OK, list.document);
     set(&mut response, header::CONTENT_TYPE, OCI_INDEX);
-    set(&mut response, API_VERSION, "registry/2.0");
+    response.headers_mut().insert(API_VERSION, REGISTRY_2);
     if artifact_type.is_some() {
         set(&mut response, FILTERS_APPLIED, "artifactType");
     }
@@ -107,8 +107,8 @@ pub fn catalog(names: &[String], page: &Page) -> Response<Body> {
 
 fn list(document: &serde_json::Value, next: Option<String>) -> Response<Body> {
     let mut response = with_body(StatusCode::OK, Bytes::from(document.to_string()));
-    set(&mut response, header::CONTENT_TYPE, "application/json");
-    set(&mut response, API_VERSION, "registry/2.0");
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response.headers_mut().insert(API_VERSION, REGISTRY_2);
     if let Some(next) = next {
         set(&mut response, header::LINK, &format!("<{next}>; rel=\"next\""));
     }
@@ -200,8 +200,8 @@ fn too_many(error: &mirror::Error, retry_after: &str) -> Response<Body> {
 fn failure(status: StatusCode, code: &str, message: &str) -> Response<Body> {
     let document = serde_json::json!({ "errors": [{ "code": code, "message": message }] });
     let mut response = with_body(status, Bytes::from(document.to_string()));
-    set(&mut response, header::CONTENT_TYPE, "application/json");
-    set(&mut response, API_VERSION, "registry/2.0");
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response.headers_mut().insert(API_VERSION, REGISTRY_2);
     response
 }
 
@@ -213,21 +213,22 @@ fn warning(reason: &str) -> String {
     format!("299 - \"served from the mirror's cache: {reason}\"")
 }
 
-/// The strong, quoted entity tag of content: its digest.
-pub fn etag(digest: &Digest) -> String {
-    format!("\"{digest}\"")
+/// Names the content that an answer is about. Its strong entity tag is the digest, in quotes.
+fn name(response: &mut Response<Body>, digest: &Digest) {
+    let (algorithm, encoded) = (digest.algorithm().as_str(), digest.encoded());
+    let etag = ["\"", algorithm, ":", &encoded, "\""].concat();
+    set(response, CONTENT_DIGEST, etag.trim_matches('"'));
+    set(response, header::ETAG, &etag);
 }
 
 fn empty(status: StatusCode) -> Response<Body> {
-    let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response
+    with_body(status, Bytes::new())
 }
 
 fn with_body(status: StatusCode, bytes: Bytes) -> Response<Body> {
-    let mut response = empty(status);
-    *response.body_mut() = Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
+    let mut response = Response::new(Body::Whole(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().reserve(MAX_HEADERS);
     response
 }
 

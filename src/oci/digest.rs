@@ -18,6 +18,9 @@ enum Value {
     Sha512(Box<[u8; 64]>),
 }
 
+/// The most raw bytes of a digest.
+const LONGEST: usize = 64;
+
 /// The digest algorithms that Larder verifies; the specification requires the first and
 /// allows the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,14 +81,17 @@ impl Digest {
 
     /// The hexadecimal digits after the colon.
     pub fn encoded(&self) -> String {
+        self.hex(&mut [[0; 2]; LONGEST]).to_owned()
+    }
+
+    /// The digits, written into `room`.
+    fn hex<'a>(&self, room: &'a mut [[u8; 2]; LONGEST]) -> &'a str {
         let bytes = self.as_bytes();
-        let mut text = String::with_capacity(bytes.len() * 2);
-        for byte in bytes {
-            for nibble in [byte >> 4, byte & 15] {
-                text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-            }
+        for (digits, byte) in room.iter_mut().zip(bytes) {
+            *digits = [byte >> 4, byte & 15].map(digit);
         }
-        text
+        let digits = room.as_flattened().get(..bytes.len() * 2).unwrap_or_default();
+        std::str::from_utf8(digits).unwrap_or_default()
     }
 
     /// A hasher whose result can be compared with this digest.
@@ -144,7 +150,9 @@ impl From<Digest> for String {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm().as_str(), self.encoded())
+        f.write_str(self.algorithm().as_str())?;
+        f.write_str(":")?;
+        f.write_str(self.hex(&mut [[0; 2]; LONGEST]))
     }
 }
 
@@ -201,6 +209,10 @@ fn decode_hex<const N: usize>(text: &str) -> Result<[u8; N], InvalidDigest> {
         *byte = (nibble(high)? << 4) | nibble(low)?;
     }
     Ok(bytes)
+}
+
+fn digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) }
 }
 
 fn nibble(digit: u8) -> Result<u8, InvalidDigest> {

@@ -1,16 +1,12 @@
 //! Blobs as HTTP: whole, in parts, or not at all.
 
-use std::{io, ops::Range};
+use std::ops::Range;
 
-use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt as _};
-use http::{Response, StatusCode, header};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
+use http::{HeaderValue, Response, StatusCode, header};
 
 use super::{
-    API_VERSION, Body, CONTENT_DIGEST, RETRY_LIMITED, RETRY_UNREACHABLE, empty, etag, failure,
-    forbidden, multipart::Multipart, set, too_many,
+    API_VERSION, Body, CONTENT_DIGEST, REGISTRY_2, RETRY_LIMITED, RETRY_UNREACHABLE, empty,
+    failure, forbidden, multipart::Multipart, name, set, too_many,
 };
 use crate::{
     mirror::{self, Blob, RangeError},
@@ -18,10 +14,13 @@ use crate::{
     routes::Conditions,
 };
 
+const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
 /// The headers of a blob whose size is known or, rarely, not. All there is to say to a client
 /// that has it already.
 pub fn blob_head(digest: &Digest, size: Option<u64>, conditions: &Conditions) -> Response<Body> {
-    if conditions.has(&etag(digest)) {
+    if conditions.has(digest) {
         return not_modified(digest);
     }
     blob_answer(StatusCode::OK, digest, size)
@@ -31,7 +30,7 @@ pub fn blob_head(digest: &Digest, size: Option<u64>, conditions: &Conditions) ->
 pub fn blob(digest: &Digest, blob: Blob, conditions: &Conditions) -> Response<Body> {
     // Of nothing there are no parts. Clients that ask for a range whatever they want know a 200.
     let size = blob.size().filter(|size| *size > 0);
-    let (Some(size), Some(ranges)) = (size, conditions.ranges(&etag(digest))) else {
+    let (Some(size), Some(ranges)) = (size, conditions.ranges(digest)) else {
         return whole(digest, blob);
     };
     match ranges.resolve(size).as_deref() {
@@ -65,7 +64,7 @@ fn not_modified(digest: &Digest) -> Response<Body> {
 
 fn whole(digest: &Digest, blob: Blob) -> Response<Body> {
     let mut response = blob_answer(StatusCode::OK, digest, blob.size());
-    *response.body_mut() = body(blob.whole());
+    *response.body_mut() = Body::Pieces(blob.whole());
     response
 }
 
@@ -73,7 +72,7 @@ fn single_part(digest: &Digest, mut blob: Blob, part: Range<u64>, size: u64) -> 
     let length = part.end.checked_sub(part.start);
     let mut response = blob_answer(StatusCode::PARTIAL_CONTENT, digest, length);
     set(&mut response, header::CONTENT_RANGE, &content_range(&part, size));
-    *response.body_mut() = body(blob.part(part));
+    *response.body_mut() = Body::Pieces(blob.part(part));
     response
 }
 
@@ -81,7 +80,7 @@ fn several_parts(digest: &Digest, blob: Blob, parts: &[Range<u64>], size: u64) -
     let multipart = Multipart::new(parts, size);
     let mut response = blob_answer(StatusCode::PARTIAL_CONTENT, digest, multipart.length());
     set(&mut response, header::CONTENT_TYPE, &multipart.content_type());
-    *response.body_mut() = body(multipart.into_stream(blob));
+    *response.body_mut() = Body::Pieces(multipart.into_stream(blob));
     response
 }
 
@@ -107,17 +106,13 @@ pub(super) fn content_range(part: &Range<u64>, size: u64) -> String {
 /// An answer about a blob, whose body has `length` bytes.
 fn blob_answer(status: StatusCode, digest: &Digest, length: Option<u64>) -> Response<Body> {
     let mut response = empty(status);
-    set(&mut response, header::CONTENT_TYPE, "application/octet-stream");
-    set(&mut response, header::ACCEPT_RANGES, "bytes");
-    set(&mut response, header::ETAG, &etag(digest));
-    set(&mut response, CONTENT_DIGEST, &digest.to_string());
-    set(&mut response, API_VERSION, "registry/2.0");
+    name(&mut response, digest);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, OCTET_STREAM);
+    headers.insert(header::ACCEPT_RANGES, BYTES);
+    headers.insert(API_VERSION, REGISTRY_2);
     if let Some(length) = length {
-        set(&mut response, header::CONTENT_LENGTH, &length.to_string());
+        headers.insert(header::CONTENT_LENGTH, length.into());
     }
     response
-}
-
-fn body(pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
-    StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, future, stream};
 
 use super::blob::content_range;
-use crate::mirror::Blob;
+use crate::mirror::{Blob, BlobStream};
 
 /// Ends each part's bytes, which need not end with a line.
 const LINE_END: &str = "\r\n";
@@ -49,13 +49,13 @@ impl Multipart {
     }
 
     /// The answer's body. Each part is begun when the one before it has ended.
-    pub(super) fn into_stream(self, mut blob: Blob) -> impl Stream<Item = io::Result<Bytes>> {
+    pub(super) fn into_stream(self, mut blob: Blob) -> BlobStream {
         let tail = text(self.tail());
         let parts = self.parts.clone();
         let framed = move |part: Range<u64>| {
             text(self.head(&part)).chain(blob.part(part)).chain(text(LINE_END))
         };
-        stream::iter(parts).flat_map(framed).chain(tail)
+        Box::pin(stream::iter(parts).flat_map(framed).chain(tail))
     }
 
     fn head(&self, part: &Range<u64>) -> String {
