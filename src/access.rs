@@ -1,6 +1,10 @@
 //! Who may ask: the networks of `access.allow`.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -12,6 +16,15 @@ pub enum Peer {
     /// An address and port.
     Tcp(SocketAddr),
     /// A process that could open the Unix socket.
+    Unix,
+}
+
+/// Who is there, by whichever of its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Caller {
+    /// An address. A socket on `[::]` sees that of an IPv4 client as `::ffff:a.b.c.d`; here it is `a.b.c.d`.
+    Tcp(IpAddr),
+    /// Whoever could open the Unix socket.
     Unix,
 }
 
@@ -29,22 +42,36 @@ impl Access {
 
     /// Whether `peer` may ask. Permissions of the file guard a Unix socket, so whoever opened it may.
     pub fn permits(&self, peer: Peer) -> bool {
-        match (&self.allow, peer) {
-            (None, _) | (_, Peer::Unix) => true,
-            (Some(networks), Peer::Tcp(address)) => {
-                // A socket on [::] sees IPv4 clients as ::ffff:a.b.c.d.
-                let address = address.ip().to_canonical();
+        match (&self.allow, peer.caller()) {
+            (None, _) | (_, Caller::Unix) => true,
+            (Some(networks), Caller::Tcp(address)) => {
                 networks.iter().any(|network| network.contains(&address))
             }
         }
     }
 }
 
+impl Peer {
+    /// Who that is.
+    pub fn caller(self) -> Caller {
+        match self {
+            Peer::Tcp(address) => Caller::Tcp(address.ip().to_canonical()),
+            Peer::Unix => Caller::Unix,
+        }
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.caller(), f)
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Peer::Tcp(address) => fmt::Display::fmt(&address.ip().to_canonical(), f),
-            Peer::Unix => f.write_str("unix"),
+            Caller::Tcp(address) => fmt::Display::fmt(address, f),
+            Caller::Unix => f.write_str("unix"),
         }
     }
 }

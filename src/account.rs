@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode, Uri, header};
 use http_body::{Frame, SizeHint};
 
 use crate::{
@@ -31,7 +31,8 @@ pub struct Accounted {
 pub struct Account {
     metrics: Arc<Metrics>,
     method: Method,
-    path: String,
+    /// Its query, which may hold what is nobody's business, is not logged.
+    uri: Uri,
     peer: Peer,
     started: Instant,
     /// The endpoint's name, as a label.
@@ -70,11 +71,11 @@ pub struct Part {
 
 impl Account {
     /// Opens the account of a request that has just come in.
-    pub fn open(metrics: Arc<Metrics>, method: Method, path: &str, peer: Peer) -> Account {
+    pub fn open(metrics: Arc<Metrics>, method: Method, uri: Uri, peer: Peer) -> Account {
         Account {
             metrics,
             method,
-            path: path.to_owned(),
+            uri,
             peer,
             started: Instant::now(),
             endpoint: "other",
@@ -155,7 +156,7 @@ impl http_body::Body for Accounted {
                 self.account.add(frame.data_ref().map_or(0, Bytes::len))
             }
             Poll::Ready(Some(Err(error))) => {
-                tracing::debug!(path = self.account.path, %error, "the body is cut");
+                tracing::debug!(path = self.account.uri.path(), %error, "the body is cut");
             }
             Poll::Ready(None) => self.account.end(),
             Poll::Pending => {}
@@ -189,7 +190,7 @@ impl Drop for Account {
         tracing::debug!(
             client = %self.peer,
             method = %self.method,
-            path = self.path,
+            path = self.uri.path(),
             status = self.status.map(|status| status.as_u16()),
             bytes = self.sent.bytes,
             seconds = took.as_secs_f64(),

@@ -40,8 +40,8 @@ impl Handler {
 
     /// Answers one request; its body, if it has one, is not read.
     pub async fn answer<B>(&self, peer: Peer, request: Request<B>) -> Response<Accounted> {
-        let path = request.uri().path();
-        let mut account = Account::open(self.metrics.clone(), request.method().clone(), path, peer);
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let mut account = Account::open(self.metrics.clone(), method, uri, peer);
         let response = self.respond(peer, &request, &mut account).await;
         account.attach(response)
     }
@@ -94,7 +94,7 @@ impl Handler {
             }
             (Endpoint::Manifest { repository, reference }, verb) => {
                 account.endpoint = "manifest";
-                let puller = Puller { client: peer.to_string(), repository };
+                let puller = Puller { client: peer.caller(), repository };
                 self.manifest(puller, &reference, verb, &conditions, account).await
             }
             (Endpoint::Blob { repository, digest }, verb) => {
@@ -103,7 +103,7 @@ impl Handler {
                 if verb == Verb::Head || conditions.has(&digest) {
                     return self.blob_head(&repository, &digest, &conditions).await;
                 }
-                let puller = Puller { client: peer.to_string(), repository };
+                let puller = Puller { client: peer.caller(), repository };
                 self.blob(puller, &digest, &conditions, account).await
             }
             (Endpoint::Tags { repository, name, page }, _) => {
@@ -148,10 +148,8 @@ impl Handler {
     }
 
     fn note_manifest(&self, puller: &Puller, reference: &Reference, verb: Verb, found: &Found) {
-        self.pulls.saw_tag(puller, reference);
-        if let (Verb::Get, Some(content)) = (verb, &found.content) {
-            self.pulls.saw_manifest(puller, content);
-        }
+        let content = found.content.as_deref().filter(|_| verb == Verb::Get);
+        self.pulls.saw_manifest(puller, reference, content);
     }
 
     async fn blob_head(

@@ -1,7 +1,8 @@
 //! One log line for each image pulled: who, what, how much of it from the cache.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
+    hash::{BuildHasher as _, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -9,27 +10,34 @@ use std::{
 use tokio::{task::AbortHandle, time::Instant};
 
 use crate::{
+    access::Caller,
     mirror::{Content, Role, Source},
-    oci::{Children, Digest, Reference, Repository, Tag},
+    oci::{Digest, Reference, Repository, Tag},
 };
 
 /// A pull is over when nothing was asked for so long, even if blobs are left: the client has them.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// The most pulls followed at once; more are served without a line.
-const MAX_PULLS: usize = 10_000;
+/// Into how many parts the pulls are divided, each with a lock, so that requests seldom meet at one.
+const PARTS: usize = 16;
+
+/// The most pulls followed at once in one part; more are served without a line.
+const MAX_PULLS: usize = 640;
 
 /// The pulls going on; clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct Pulls {
-    running: Arc<Mutex<HashMap<Puller, Pull>>>,
+    running: Arc<[Mutex<Running>; PARTS]>,
+    hasher: RandomState,
 }
+
+type Running = HashMap<Puller, Pull>;
 
 /// Who pulls from where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Puller {
-    /// The client's address, without its port.
-    pub client: String,
+    /// Who.
+    pub client: Caller,
     /// The repository.
     pub repository: Repository,
 }
@@ -45,6 +53,8 @@ struct Pull {
     manifest: Option<Digest>,
     /// Blobs of the manifest that were not sent yet.
     awaited: HashSet<Digest>,
+    /// Whether that is all of them.
+    is_untouched: bool,
     /// Blobs asked for whose answer has not ended.
     under_way: usize,
     started: Instant,
@@ -55,30 +65,27 @@ struct Pull {
 }
 
 impl Pulls {
-    /// A client was told of a tag.
-    pub fn saw_tag(&self, puller: &Puller, reference: &Reference) {
-        let Reference::Tag(tag) = reference else {
+    /// A client was told of a manifest, and got its `content`, or only a head. An index leads to an
+    /// image and is none.
+    pub fn saw_manifest(&self, puller: &Puller, reference: &Reference, content: Option<&Content>) {
+        let is_image = |content: &&Content| content.manifest.children.is_image();
+        let (tag, image) = (reference.tag(), content.filter(is_image));
+        if tag.is_none() && image.is_none() {
             return;
-        };
-        if let Some(pull) = self.entry(&mut self.lock(), puller) {
-            pull.tag = Some(tag.clone());
         }
-    }
-
-    /// A client got a manifest. An index only leads to it.
-    pub fn saw_manifest(&self, puller: &Puller, content: &Content) {
-        let Children::Image { .. } = content.manifest.children else {
-            return;
-        };
-        if let Some(pull) = self.entry(&mut self.lock(), puller) {
-            pull.manifest = Some(content.digest.clone());
-            pull.awaited = content.manifest.children.digests().cloned().collect();
+        if let Some(pull) = self.entry(&mut self.part(puller), puller) {
+            if let Some(tag) = tag {
+                pull.tag = Some(tag.clone());
+            }
+            if let Some(image) = image {
+                pull.await_all_of(image);
+            }
         }
     }
 
     /// A client asks for a blob.
     pub fn blob_begins(&self, puller: &Puller) {
-        if let Some(pull) = self.lock().get_mut(puller) {
+        if let Some(pull) = self.part(puller).get_mut(puller) {
             pull.under_way += 1;
             pull.last = Instant::now();
         }
@@ -86,7 +93,7 @@ impl Pulls {
 
     /// The blob cannot be had.
     pub fn blob_fails(&self, puller: &Puller) {
-        if let Some(pull) = self.lock().get_mut(puller) {
+        if let Some(pull) = self.part(puller).get_mut(puller) {
             pull.leave();
         }
     }
@@ -94,7 +101,7 @@ impl Pulls {
     /// The answer with a blob has ended, so far. A client that has the manifest from before asks
     /// for blobs alone.
     pub fn blob_ends(&self, puller: &Puller, blob: &PulledBlob, source: Source, sent: Sent) {
-        let mut running = self.lock();
+        let mut running = self.part(puller);
         let Some(pull) = running.get_mut(puller) else {
             return;
         };
@@ -102,6 +109,7 @@ impl Pulls {
         pull.bytes = pull.bytes.saturating_add(sent.bytes);
         if sent.outcome == Outcome::Complete {
             pull.awaited.remove(&blob.digest);
+            pull.is_untouched = false;
             match (blob.role, source) {
                 (Role::Config, _) => {}
                 (Role::Layer, Source::Cache) => pull.cached += 1,
@@ -113,24 +121,25 @@ impl Pulls {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Puller, Pull>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The part in which the pulls of `puller` are.
+    fn part(&self, puller: &Puller) -> MutexGuard<'_, Running> {
+        let [first, ..] = &*self.running;
+        let number = self.hasher.hash_one(puller) as usize % PARTS;
+        let part = self.running.get(number).unwrap_or(first);
+        part.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pull of `puller`, begun if need be.
-    fn entry<'a>(
-        &self,
-        running: &'a mut HashMap<Puller, Pull>,
-        puller: &Puller,
-    ) -> Option<&'a mut Pull> {
-        if !running.contains_key(puller) {
-            if running.len() >= MAX_PULLS {
-                return None;
+    fn entry<'a>(&self, running: &'a mut Running, puller: &Puller) -> Option<&'a mut Pull> {
+        let is_full = running.len() >= MAX_PULLS;
+        let pull = match running.entry(puller.clone()) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if is_full => return None,
+            Entry::Vacant(new) => {
+                let idle = tokio::spawn(self.clone().finish_when_idle(puller.clone()));
+                new.insert(Pull::begin(idle.abort_handle()))
             }
-            let idle = tokio::spawn(self.clone().finish_when_idle(puller.clone()));
-            running.insert(puller.clone(), Pull::begin(idle.abort_handle()));
-        }
-        let pull = running.get_mut(puller)?;
+        };
         pull.last = Instant::now();
         Some(pull)
     }
@@ -143,7 +152,7 @@ impl Pulls {
 
     /// When to look again whether the pull is over; `None` when it is.
     fn due(&self, puller: &Puller) -> Option<Instant> {
-        let mut running = self.lock();
+        let mut running = self.part(puller);
         let pull = running.get(puller)?;
         let due = pull.last + IDLE;
         if pull.under_way > 0 {
@@ -192,6 +201,7 @@ impl Pull {
             tag: None,
             manifest: None,
             awaited: HashSet::new(),
+            is_untouched: false,
             under_way: 0,
             started: now,
             last: now,
@@ -199,6 +209,16 @@ impl Pull {
             fetched: 0,
             bytes: 0,
         }
+    }
+
+    /// The image is to come, from its first blob.
+    fn await_all_of(&mut self, image: &Content) {
+        if self.is_untouched && self.manifest.as_ref() == Some(&image.digest) {
+            return;
+        }
+        self.manifest = Some(image.digest.clone());
+        self.awaited = image.manifest.children.digests().cloned().collect();
+        self.is_untouched = true;
     }
 
     /// A blob is under way no more.
@@ -217,7 +237,7 @@ impl Pull {
 }
 
 /// Writes the line, unless the client only looked.
-fn finish(running: &mut HashMap<Puller, Pull>, puller: &Puller) {
+fn finish(running: &mut Running, puller: &Puller) {
     let Some(pull) = running.remove(puller) else {
         return;
     };
@@ -226,7 +246,7 @@ fn finish(running: &mut HashMap<Puller, Pull>, puller: &Puller) {
         return;
     }
     tracing::info!(
-        client = puller.client,
+        client = puller.client.to_string(),
         image = pull.image(&puller.repository),
         layers_cached = pull.cached,
         layers_fetched = pull.fetched,

@@ -82,6 +82,11 @@ impl Manifest {
 }
 
 impl Children {
+    /// Whether this is no index.
+    pub fn is_image(&self) -> bool {
+        matches!(self, Children::Image { .. })
+    }
+
     /// Every descriptor that the manifest lists.
     pub fn descriptors(&self) -> impl Iterator<Item = &Descriptor> {
         let (manifests, config, layers) = match self {

@@ -108,6 +108,16 @@ impl Repository {
     }
 }
 
+impl Reference {
+    /// The tag, if it is one.
+    pub fn tag(&self) -> Option<&Tag> {
+        match self {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        }
+    }
+}
+
 impl FromStr for Registry {
     type Err = InvalidName;
 
