@@ -16,7 +16,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use http::{HeaderMap, Method, Uri};
 use percent_encoding::percent_decode_str;
@@ -206,7 +206,10 @@ impl Routes {
     }
 
     fn registry(&self, name: &str) -> Option<&Registry> {
-        self.registries.get(&name.to_ascii_lowercase())
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return self.registries.get(&name.to_ascii_lowercase());
+        }
+        self.registries.get(name)
     }
 
     fn mirrored(&self, name: &str) -> Result<&Registry, RouteError> {
@@ -235,6 +238,7 @@ impl Routes {
             Content::Referrers(subject) => {
                 let artifact_type = page::value(uri, "artifactType");
                 let artifact_type = artifact_type.filter(|wanted| !wanted.is_empty());
+                let artifact_type = artifact_type.map(Cow::into_owned);
                 Endpoint::Referrers { repository, subject: parsed(subject)?, artifact_type }
             }
         })

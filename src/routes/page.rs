@@ -1,5 +1,7 @@
 //! The part of a list that a client asks for, and where it finds the next one.
 
+use std::borrow::Cow;
+
 use http::Uri;
 use percent_encoding::percent_decode_str;
 
@@ -34,7 +36,7 @@ impl Page {
             path: uri.path().to_owned(),
             namespace: namespace.cloned(),
             n: value(uri, "n").map(|n| number(&n)).transpose()?,
-            last: value(uri, "last"),
+            last: value(uri, "last").map(Cow::into_owned),
         })
     }
 
@@ -59,10 +61,10 @@ impl Page {
 }
 
 /// The decoded value of the first such key in the query. Other keys are ignored.
-pub(super) fn value(uri: &Uri, key: &str) -> Option<String> {
+pub(super) fn value<'a>(uri: &'a Uri, key: &str) -> Option<Cow<'a, str>> {
     let mut pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(name, _)| *name == key)?;
-    Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
+    Some(percent_decode_str(value).decode_utf8_lossy())
 }
 
 /// A number too large to count with is more than there is of anything.
