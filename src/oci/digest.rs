@@ -1,6 +1,6 @@
 //! Content digests (image-spec, descriptor.md § Digests) and the hasher that computes them.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, hash::Hash, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256, Sha512};
@@ -8,11 +8,11 @@ use sha2::{Digest as _, Sha256, Sha512};
 /// The name of some bytes: `sha256:…` or `sha512:…`.
 ///
 /// Kept as raw bytes, since a store holds a million of them.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(Value);
 
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Value {
     Sha256([u8; 32]),
     Sha512(Box<[u8; 64]>),
@@ -122,6 +122,13 @@ impl Algorithm {
             Algorithm::Sha256 => Hasher::Sha256(Sha256::new()),
             Algorithm::Sha512 => Hasher::Sha512(Sha512::new()),
         }
+    }
+}
+
+impl Hash for Digest {
+    /// In one step: their number tells the algorithm. A hit is looked up by its digest several times.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(self.as_bytes());
     }
 }
 
