@@ -1,7 +1,10 @@
 //! What upstream's answers, and their absence, say of it: metrics, and whether it is there.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -33,9 +36,17 @@ pub(super) type Flight<T> = Shared<BoxFuture<'static, T>>;
 pub(super) struct Health {
     registry: String,
     metrics: Arc<Metrics>,
-    /// When it last answered, unless it has failed since.
-    last_answer: Mutex<Option<Instant>>,
+    last_answer: LastAnswer,
     probe: Mutex<Option<Flight<bool>>>,
+}
+
+/// When upstream last answered, unless it has failed since. Every hit looks at it, on all cores, and so no
+/// lock guards it.
+#[derive(Debug)]
+struct LastAnswer {
+    begun: Instant,
+    /// In milliseconds after `begun`, plus one. Zero: never, or it has failed since.
+    after: AtomicU64,
 }
 
 impl Health {
@@ -44,7 +55,7 @@ impl Health {
         Health {
             registry: registry.to_string(),
             metrics,
-            last_answer: Mutex::default(),
+            last_answer: LastAnswer::none(),
             probe: Mutex::default(),
         }
     }
@@ -88,7 +99,7 @@ impl Health {
 
     /// Time since upstream answered; `None` when it never did, or has failed since.
     pub(super) fn since_answer(&self) -> Option<Duration> {
-        lock(&self.last_answer).map(|answer| answer.elapsed())
+        self.last_answer.since()
     }
 
     /// Whether upstream answered within the last `time` and has not failed since.
@@ -120,12 +131,28 @@ impl Health {
         if operation == Operation::Token {
             return;
         }
-        self.metrics
-            .upstream
-            .up
-            .with_label_values(&[&self.registry])
-            .set(last_answer.is_some().into());
-        *lock(&self.last_answer) = last_answer;
+        let up = self.metrics.upstream.up.with_label_values(&[&self.registry]);
+        up.set(last_answer.is_some().into());
+        self.last_answer.set(last_answer);
+    }
+}
+
+impl LastAnswer {
+    fn none() -> LastAnswer {
+        LastAnswer { begun: Instant::now(), after: AtomicU64::new(0) }
+    }
+
+    fn set(&self, answer: Option<Instant>) {
+        let after = answer.map_or(0, |answer| {
+            let after = answer.duration_since(self.begun).as_millis();
+            u64::try_from(after).unwrap_or(u64::MAX).saturating_add(1)
+        });
+        self.after.store(after, Relaxed);
+    }
+
+    fn since(&self) -> Option<Duration> {
+        let after = self.after.load(Relaxed).checked_sub(1)?;
+        Some(self.begun.elapsed().saturating_sub(Duration::from_millis(after)))
     }
 }
 
