@@ -3,6 +3,7 @@
 
 mod connection;
 mod dial;
+mod glance;
 mod head;
 mod listener;
 mod opening;

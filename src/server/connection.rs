@@ -1,8 +1,9 @@
 //! One connection from its first byte to its last, and the limits that hold on it.
 
-use std::{convert::Infallible, error::Error, future, pin::pin, time::Duration};
+use std::{convert::Infallible, error::Error, pin::pin, time::Duration};
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::{
@@ -18,7 +19,9 @@ use hyper_util::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Signals, Tls, head,
+    Signals, Tls,
+    glance::{self, Glances},
+    head,
     listener::Stream,
     opening::{self, Opened, Protocol},
     running::Running,
@@ -26,7 +29,8 @@ use super::{
 };
 use crate::access::Peer;
 
-/// Longest a client may take to send a request's head, and an idle connection is kept.
+/// Longest a client may take to send a request's head, and an idle connection is kept; over HTTP/1.1 it
+/// may be [`glance::PERIOD`] more.
 pub(super) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Most bytes of a request's head; a longer one is answered 431 by hyper and h2.
@@ -101,13 +105,17 @@ where
         async { Ok::<_, Infallible>(response.await) }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(Glances)
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES as usize)
         .serve_connection(TokioIo::new(stream), service);
     // "100 Continue" is sent when a handler reads the body, and none does: `Expect` gets the final
     // answer at once. The timeout of the next head ends an idle connection.
-    drive(connection, future::pending(), signals).await
+    let never = async {
+        let never = Glances::every(glance::PERIOD).await;
+        match never {}
+    };
+    drive(connection, never, signals).await
 }
 
 async fn serve_http2<F, Fut, B>(
@@ -154,11 +162,19 @@ async fn drive<C: GracefulConnection<Error = hyper::Error>>(
     signals: &Signals,
 ) -> hyper::Result<()> {
     let mut connection = pin!(connection);
+    let end = async {
+        tokio::select! {
+            () = signals.stop.cancelled() => {}
+            () = idle => {}
+        }
+    };
+    // Polled only when it is woken itself, and not with every request: each look at the signal takes a lock
+    // that all connections share.
+    let mut end = FuturesUnordered::from_iter([end]);
     tokio::select! {
         biased;
         ended = connection.as_mut() => return ended,
-        () = signals.stop.cancelled() => {}
-        () = idle => {}
+        _ = end.next() => {}
     }
     connection.as_mut().graceful_shutdown();
     signals.cut.run_until_cancelled(connection).await.unwrap_or(Ok(()))
