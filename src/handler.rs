@@ -75,6 +75,8 @@ impl Handler {
         response::route_error(error)
     }
 
+    /// What is seldom asked for is boxed, here and below: the state of every request is moved to where it
+    /// runs, and would have room for the largest.
     async fn respond_to(
         &self,
         peer: Peer,
@@ -108,15 +110,15 @@ impl Handler {
             }
             (Endpoint::Tags { repository, name, page }, _) => {
                 account.endpoint = "tags";
-                self.tags(&repository, &name, &page).await
+                Box::pin(self.tags(&repository, &name, &page)).await
             }
             (Endpoint::Referrers { repository, subject, artifact_type }, _) => {
                 account.endpoint = "referrers";
-                self.referrers(&repository, &subject, artifact_type.as_deref()).await
+                Box::pin(self.referrers(&repository, &subject, artifact_type.as_deref())).await
             }
             (Endpoint::Catalog { catalog, page }, _) => {
                 account.endpoint = "catalog";
-                self.catalog(&catalog, &page).await
+                Box::pin(self.catalog(&catalog, &page)).await
             }
         }
     }
@@ -215,5 +217,20 @@ impl Handler {
             Ok(repositories) => response::catalog(&catalog.names(&repositories), page),
             Err(error) => response::list_error(&error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<F>(_: impl Fn(&'static Handler, Peer, Request<()>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_state_of_a_request_is_small() {
+        let size = size(|handler, peer, request| handler.answer(peer, request));
+        assert!(size <= 4096, "{size} bytes");
     }
 }

@@ -78,6 +78,15 @@ impl Mirror {
             self.count(repository, "blob", "join");
             return Ok(Some(size));
         }
+        Box::pin(self.size_from_upstream(repository, digest, deadline)).await
+    }
+
+    async fn size_from_upstream(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<Option<u64>, Error> {
         self.refuse_absent(&Absent::blob(repository, digest))?;
         let key = (repository.clone(), digest.clone());
         let head = || self.clone().ask_for_size(repository.clone(), digest.clone());
@@ -139,14 +148,26 @@ impl Mirror {
                 self.count(repository, "blob", result);
                 return Ok(Blob::new(Some(size), origin));
             }
-            self.refuse_absent(&Absent::blob(repository, digest))?;
-            let Some(download) = self.join_or_start(repository, digest, file, deadline).await?
-            else {
-                continue;
-            };
-            if let Some(blob) = self.await_opening(download, repository, deadline).await? {
+            let fetched =
+                Box::pin(self.blob_on_its_way(repository, digest, file, deadline)).await?;
+            if let Some(blob) = fetched {
                 return Ok(blob);
             }
+        }
+    }
+
+    /// A blob on its way. `None`: it has just come to an end, so look again.
+    async fn blob_on_its_way(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        file: File,
+        deadline: Instant,
+    ) -> Result<Option<Blob>, Error> {
+        self.refuse_absent(&Absent::blob(repository, digest))?;
+        match self.join_or_start(repository, digest, file, deadline).await? {
+            Some(download) => self.await_opening(download, repository, deadline).await,
+            None => Ok(None),
         }
     }
 

@@ -60,7 +60,7 @@ impl Mirror {
     pub async fn tags(self: &Arc<Self>, repository: &Repository) -> Result<Listing, Error> {
         self.permit_repository(repository)?;
         let deadline = self.deadline();
-        let listing = self.listing(repository, deadline);
+        let listing = || self.listing(repository, deadline);
         let listing = self.if_shared(repository, Sample::Tags, deadline, listing).await?;
         Ok(Listing { tags: self.permitted(repository, listing.tags), ..listing })
     }

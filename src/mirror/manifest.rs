@@ -113,7 +113,7 @@ impl Mirror {
         let deadline = self.deadline();
         let ask = || self.manifest_until(repository, reference, deadline);
         let sample = Sample::Manifest(reference.clone());
-        let found = pause::wait_out(deadline, ask);
+        let found = || pause::wait_out(deadline, ask);
         let found = self.if_shared(repository, sample, deadline, found).await?;
         self.store.touch(&found.digest);
         self.note_served(repository, &found);
@@ -130,7 +130,7 @@ impl Mirror {
         let deadline = self.deadline();
         let ask = || self.head_until(repository, reference, deadline);
         let sample = Sample::Manifest(reference.clone());
-        let found = pause::wait_out(deadline, ask);
+        let found = || pause::wait_out(deadline, ask);
         let found = self.if_shared(repository, sample, deadline, found).await?;
         self.store.touch(&found.digest);
         Ok(found)
@@ -140,13 +140,13 @@ impl Mirror {
     pub(super) async fn content(&self, digest: &Digest) -> Option<Arc<Content>> {
         if let Some(content) = self.manifests.get(digest) {
             match content.keeping {
-                Keeping::MemoryOnly => return Some(self.hold_again(content).await),
+                Keeping::MemoryOnly => return Some(Box::pin(self.hold_again(content)).await),
                 Keeping::Stored if self.store.has(digest) => return Some(content),
                 Keeping::Stored => self.manifests.invalidate(digest),
             }
         }
         // One that cannot be read is had from upstream.
-        let (manifest, bytes) = self.store.manifest(digest).await.ok().flatten()?;
+        let (manifest, bytes) = Box::pin(self.store.manifest(digest)).await.ok().flatten()?;
         let content =
             Arc::new(Content { digest: digest.clone(), manifest, bytes, keeping: Keeping::Stored });
         self.manifests.insert(digest.clone(), content.clone());
@@ -178,7 +178,7 @@ impl Mirror {
         }
         let upstream = self.upstream(repository)?;
         upstream.ensure_online()?;
-        if upstream.probe(PROBE_TIMEOUT).await {
+        if Box::pin(upstream.probe(PROBE_TIMEOUT)).await {
             return Ok(());
         }
         let message = "upstream does not answer, and this image is not wholly cached";
@@ -231,7 +231,8 @@ impl Mirror {
         }
         let reference = Reference::Digest(digest.clone());
         self.refuse_absent(&Absent::manifest(repository, &reference))?;
-        let content = self.fetch(repository, &reference, Spending::All, deadline).await?;
+        let fetch = self.fetch(repository, &reference, Spending::All, deadline);
+        let content = Box::pin(fetch).await?;
         self.count(repository, "manifest", "miss");
         Ok(Found::new(content, Source::Upstream))
     }
@@ -242,9 +243,18 @@ impl Mirror {
         digest: &Digest,
         deadline: Instant,
     ) -> Result<Found, Error> {
-        if let Some(found) = self.hit_by_digest(repository, digest, deadline).await? {
-            return Ok(found);
+        match self.hit_by_digest(repository, digest, deadline).await? {
+            Some(found) => Ok(found),
+            None => Box::pin(self.head_from_upstream(repository, digest, deadline)).await,
         }
+    }
+
+    async fn head_from_upstream(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<Found, Error> {
         let reference = Reference::Digest(digest.clone());
         self.refuse_absent(&Absent::manifest(repository, &reference))?;
         self.count(repository, "manifest", "miss");

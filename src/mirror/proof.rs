@@ -30,6 +30,15 @@ impl Mirror {
         if self.store.is_proved(repository, digest) {
             return Ok(());
         }
+        Box::pin(self.prove_now(repository, digest, deadline)).await
+    }
+
+    async fn prove_now(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        deadline: Instant,
+    ) -> Result<(), Error> {
         let absent = Absent::blob(repository, digest);
         self.refuse_absent(&absent)?;
         let mirrored = self.mirrored(repository)?;
@@ -64,7 +73,7 @@ impl Mirror {
         let absent = Absent::manifest(repository, &Reference::Digest(digest.clone()));
         self.refuse_absent(&absent)?;
         let proof = || self.clone().prove_manifest(repository.clone(), digest.clone(), spending);
-        self.proofs.join((absent, spending), deadline, proof).await
+        Box::pin(self.proofs.join((absent, spending), deadline, proof)).await
     }
 
     /// Asks upstream for what a manifest lists and is on disk already from elsewhere, so that a

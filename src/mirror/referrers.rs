@@ -56,7 +56,7 @@ impl Mirror {
     ) -> Result<ReferrersList, Error> {
         self.permit_repository(repository)?;
         let sample = Sample::Manifest(Reference::Digest(subject.clone()));
-        let list = self.referrers_of(repository, subject);
+        let list = || self.referrers_of(repository, subject);
         let (content, stale) = self.if_shared(repository, sample, self.deadline(), list).await?;
         self.store.touch(&content.digest);
         let document = match artifact_type {

@@ -83,16 +83,33 @@ impl Sharing {
 impl Mirror {
     /// Answers with `answer` if everyone may see the repository who may ask; where that is not known,
     /// upstream is asked meanwhile.
-    pub(super) async fn if_shared<T>(
+    pub(super) async fn if_shared<T, F>(
         self: &Arc<Self>,
         repository: &Repository,
         sample: Sample,
         deadline: Instant,
+        answer: impl FnOnce() -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        match self.known(repository)? {
+            Known::Shared => answer().await,
+            Known::Outdated(old) => {
+                Box::pin(self.once_shared(repository, sample, old, deadline, answer())).await
+            }
+        }
+    }
+
+    /// As [`Mirror::if_shared`], where it is not known.
+    async fn once_shared<T>(
+        self: &Arc<Self>,
+        repository: &Repository,
+        sample: Sample,
+        old: Option<Verdict>,
+        deadline: Instant,
         answer: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let Known::Outdated(old) = self.known(repository)? else {
-            return answer.await;
-        };
         if let Some(error) = self.still_undecided(repository, &sample, old) {
             fall_back(repository, old, error)?;
             return answer.await;
@@ -114,7 +131,7 @@ impl Mirror {
         sample: Sample,
         deadline: Instant,
     ) -> Result<(), Error> {
-        self.if_shared(repository, sample, deadline, std::future::ready(Ok(()))).await
+        self.if_shared(repository, sample, deadline, || std::future::ready(Ok(()))).await
     }
 
     /// Whether everyone may know of the repository who may ask, as far as upstream ever said.

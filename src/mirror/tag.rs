@@ -69,6 +69,17 @@ impl Mirror {
         if let Some(found) = self.hit_by_tag(mirrored, repository, tag, &cached).await? {
             return Ok(found);
         }
+        Box::pin(self.manifest_by_refresh(mirrored, repository, tag, cached, deadline)).await
+    }
+
+    async fn manifest_by_refresh(
+        self: &Arc<Self>,
+        mirrored: &Mirrored,
+        repository: &Repository,
+        tag: &Tag,
+        cached: Option<Cached>,
+        deadline: Instant,
+    ) -> Result<Found, Error> {
         let spending = self.spending(mirrored, &cached);
         let refresh = self.clone().refresh(repository.clone(), tag.clone(), spending);
         let refresh = tokio::spawn(refresh);
@@ -90,6 +101,17 @@ impl Mirror {
         if let Some(found) = self.hit_by_tag(mirrored, repository, tag, &cached).await? {
             return Ok(found);
         }
+        Box::pin(self.head_by_check(mirrored, repository, tag, cached, deadline)).await
+    }
+
+    async fn head_by_check(
+        self: &Arc<Self>,
+        mirrored: &Mirrored,
+        repository: &Repository,
+        tag: &Tag,
+        cached: Option<Cached>,
+        deadline: Instant,
+    ) -> Result<Found, Error> {
         match self.ask(mirrored, &cached, deadline, self.check_tag(repository, tag)).await {
             Ok(Checked::Fetched(content)) => Ok(self.answered(repository, cached, content)),
             Ok(Checked::Announced(Announced { found, .. })) => match &cached {

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, error::Error, pin::pin, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use http::{Method, Request, Response};
 use http_body::Body;
 use hyper::{
@@ -101,8 +101,7 @@ where
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let service = service_fn(move |request| {
-        let response = handler(peer, target::in_origin_form(request));
-        async { Ok::<_, Infallible>(response.await) }
+        handler(peer, target::in_origin_form(request)).map(Ok::<_, Infallible>)
     });
     let connection = http1::Builder::new()
         .timer(Glances)
