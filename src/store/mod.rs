@@ -238,6 +238,9 @@ impl Store {
     /// # Errors
     /// What the disk says; a file that is gone or damaged is a miss instead.
     pub async fn open_blob(&self, digest: &Digest) -> io::Result<Option<BlobReader>> {
+        if let Some(reader) = self.0.open_at_once(digest) {
+            return Ok(Some(reader));
+        }
         let (store, digest) = (Arc::clone(&self.0), digest.clone());
         self.read(move || store.open_file(&digest)).await
     }
