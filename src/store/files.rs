@@ -40,8 +40,8 @@ impl Shared {
     /// Opens a blob for which nothing has to be waited: the kernel has at hand where its file is (openat2(2),
     /// `RESOLVE_CACHED`), and the file is as the table says. `None`: [`Shared::open_file`] finds out.
     pub fn open_at_once(self: &Arc<Self>, digest: &Digest) -> Option<BlobReader> {
-        let verified = |table: &mut Table| table.size(digest).filter(|_| !table.is_adopted(digest));
-        let size = self.memory.with(verified)?;
+        let verified = |table: &Table| table.size(digest).filter(|_| !table.is_adopted(digest));
+        let size = self.memory.look(verified)?;
         let path = self.directory.blob(digest);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let opened = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
