@@ -61,6 +61,8 @@ const RETRIES: u32 = 8;
 /// What containerd's `ctr` opens at once by itself, so that one pull through Larder asks no more of
 /// upstream than one without.
 const MAX_CONCURRENT: usize = 6;
+/// Some upstreams give no ranges, or count each request.
+const STREAMS: usize = 1;
 
 /// Who may ask when Larder listens beyond loopback and nothing else is said: loopback, private,
 /// carrier-grade NAT (RFC 6598) and unique local (RFC 4193) addresses.
@@ -172,6 +174,8 @@ pub struct Download {
     /// With so many downloads of any kind running, one at least, nothing is prefetched. A client's
     /// own never waits.
     pub max_concurrent: usize,
+    /// How many requests one large blob may take at once. 1: it is fetched as a whole.
+    pub streams: usize,
 }
 
 /// `[[upstream]]`
@@ -325,12 +329,14 @@ impl Download {
         let retries = section.take("retries", value::times);
         let prefetch = section.take("prefetch", value::boolean);
         let max_concurrent = section.take("max_concurrent", value::positive_count);
+        let streams = section.take("streams", value::positive_count);
         Download {
             connect_timeout: connect_timeout.unwrap_or(CONNECT_TIMEOUT),
             idle_timeout: idle_timeout.unwrap_or(IDLE_TIMEOUT),
             retries: retries.unwrap_or(RETRIES),
             prefetch: prefetch.unwrap_or(true),
             max_concurrent: max_concurrent.unwrap_or(MAX_CONCURRENT),
+            streams: streams.unwrap_or(STREAMS),
         }
     }
 }

@@ -19,7 +19,8 @@
 //!    verified, stored verbatim, and thereby proved for this repository.
 //! 5. A **blob** is a file of the store. If it is not there, the mirror starts a `Download`: a task
 //!    that appends upstream's body to a file and hashes it, while any number of clients read
-//!    behind it. Where upstream breaks off, the task asks for the rest; what a stop breaks off, the next
+//!    behind it. A large one may come in parts, by several requests at once, and is read up to the first
+//!    gap. Where upstream breaks off, the task asks for the rest; what a stop breaks off, the next
 //!    process goes on with. The last byte is held back until the digest is right; then the file moves into
 //!    place, and the index is told. Only who wants a part far ahead of the file gets it straight
 //!    from upstream, until the file is there. Meanwhile idle slots fetch the layers that come after.

@@ -216,7 +216,8 @@ impl Mirror {
         digest: &Digest,
         file: File,
     ) -> Result<Option<Listed>, Error> {
-        let means = Means { store: self.store.clone(), remote: self.remote(repository, digest)? };
+        let (store, remote) = (self.store.clone(), self.remote(repository, digest)?);
+        let means = Means { store, remote, streams: self.streams };
         let mut downloads = self.downloads();
         // A download leaves the list only after its blob is published, so what is in neither
         // place is in nobody's hands.

@@ -91,6 +91,8 @@ pub(super) struct Stranded {
 pub(super) struct Means {
     pub(super) store: Store,
     pub(super) remote: Remote,
+    /// How many requests one blob may take at once.
+    pub(super) streams: usize,
 }
 
 /// Why a body is not the blob.
@@ -185,7 +187,10 @@ impl Download {
         let failure = self.fill(means, &mut supply, writer).await.err()?;
         failure.report(&means.remote.metrics, &self.repository, &self.digest);
         let other = match failure {
-            Failure::Digest(_) => self.other_begin(&means.remote.upstream, supply.sender()),
+            Failure::Digest(_) => {
+                means.distrust_parts(supply.sender());
+                self.other_begin(&means.remote.upstream, supply.sender())
+            }
             Failure::Upstream(_) => None,
             // Its clients know, and go on alone.
             Failure::Disk(_) => return None,
@@ -265,6 +270,7 @@ impl Download {
         supply: &mut Supply,
         mut writer: BlobWriter,
     ) -> Result<(), Failure> {
+        self.fill_in_parts(means, supply, &mut writer).await?;
         while let Some(batch) = supply.next().await.map_err(|error| given_up(error, &writer))? {
             let appended = writer.append(batch).await;
             appended.map_err(|error| self.strand(&writer, error))?;
@@ -285,7 +291,7 @@ impl Download {
     }
 
     /// Lets everyone who reads it go on alone, each from where it is.
-    fn strand(&self, writer: &BlobWriter, error: CannotTake) -> Failure {
+    pub(super) fn strand(&self, writer: &BlobWriter, error: CannotTake) -> Failure {
         let (written, hashed) = (writer.written(), writer.hashed());
         let stranded = Stranded { written, hashed, reason: error.label() };
         self.advance(Progress::Stranded(Arc::new(stranded)));
@@ -294,7 +300,7 @@ impl Download {
         Failure::Disk(error)
     }
 
-    fn advance(&self, progress: Progress) {
+    pub(super) fn advance(&self, progress: Progress) {
         self.progress.send_replace(progress);
     }
 }

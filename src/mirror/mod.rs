@@ -32,6 +32,7 @@ mod removal;
 mod resume;
 mod sharing;
 mod stored;
+mod streams;
 mod tag;
 
 use std::{
@@ -100,6 +101,8 @@ pub struct Mirror {
     prefetch: Prefetch,
     /// How often in a row an endpoint is asked in vain to go on with a blob.
     retries: u32,
+    /// How many requests one blob may take at once.
+    streams: usize,
     /// How long a client may take nothing of a body that is passed to it from upstream.
     patience: Duration,
     fetches: ManifestFlights,
@@ -192,6 +195,7 @@ impl Mirror {
             downloads: Mutex::default(),
             prefetch: Prefetch::new(&config.download),
             retries: config.download.retries,
+            streams: config.download.streams,
             patience: config.download.idle_timeout,
             fetches: Flights::default(),
             heads: Flights::default(),

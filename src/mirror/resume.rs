@@ -4,7 +4,7 @@
 //! the last byte that is here. Each request begins at the registry, so that token and redirect are
 //! fresh; there is no `If-Range`, for the digest is the name and each endpoint has its own ETags.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -25,6 +25,8 @@ pub(super) struct Supply {
     remote: Remote,
     body: Option<BlobBody>,
     rest: Rest,
+    /// Where it ends, if that is before the blob does.
+    end: Option<u64>,
     /// Who sent all that is here; `None` if that were several, or nobody knows.
     sender: Option<Place>,
     tries: Tries,
@@ -44,7 +46,41 @@ impl Supply {
     /// What is lacked of a blob, to be asked for.
     pub(super) fn rest(rest: Rest, remote: Remote) -> Supply {
         let tries = Tries::new(remote.upstream.places(), Place::default(), remote.retries);
-        Supply { remote, body: None, rest, sender: None, tries, breaks: 0 }
+        Supply { remote, body: None, rest, end: None, sender: None, tries, breaks: 0 }
+    }
+
+    /// A part of a blob of `size` bytes, to be asked for, of this endpoint before others.
+    pub(super) fn part(range: &Range<u64>, size: u64, first: Place, remote: Remote) -> Supply {
+        let tries = Tries::new(remote.upstream.places(), first, remote.retries);
+        let rest = Rest { start: range.start, size: Some(size) };
+        Supply { tries, sender: Some(first), ..Supply::rest(rest, remote).until(range.end) }
+    }
+
+    /// The same up to there, and no further.
+    pub(super) fn until(self, end: u64) -> Supply {
+        Supply { end: Some(end), ..self }
+    }
+
+    /// The same to the blob's end, if its body goes there. What came behind its end is lost.
+    pub(super) fn whole(self) -> Option<Supply> {
+        let is_whole = self.body.as_ref().is_some_and(|body| body.size() == self.rest.size);
+        let is_at_end = self.end == Some(self.rest.start);
+        (is_whole && !is_at_end).then_some(Supply { end: None, ..self })
+    }
+
+    /// The first byte that is not here.
+    pub(super) fn start(&self) -> u64 {
+        self.rest.start
+    }
+
+    /// The same, of which this endpoint sent all that is here.
+    pub(super) fn sent_by(self, sender: Option<Place>) -> Supply {
+        Supply { sender, ..self }
+    }
+
+    /// The endpoint that sends, or is asked next.
+    pub(super) fn place(&self) -> Place {
+        self.tries.place()
     }
 
     /// The endpoint that sent all bytes so far; `None` if that were several, or nobody knows.
@@ -56,13 +92,17 @@ impl Supply {
     ///
     /// # Errors
     /// Upstream's last failure, when it has been asked in vain too often, or the mirror stops before
-    /// it answers.
+    /// it answers, or when what it answers to a question for a part is none.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, upstream::Error> {
         // With all bytes here there is nothing to ask for, however their body ended.
-        while self.rest.size != Some(self.rest.start) {
+        while self.end.or(self.rest.size) != Some(self.rest.start) {
             let Some(body) = &mut self.body else {
-                if let Err(error) = self.ask().await {
-                    self.pause(Trouble::Refused(error)).await?;
+                match self.ask().await {
+                    Ok(()) => {}
+                    Err(error @ upstream::Error::Invalid(_)) if self.end.is_some() => {
+                        return Err(error);
+                    }
+                    Err(error) => self.pause(Trouble::Refused(error)).await?,
                 }
                 continue;
             };
@@ -76,12 +116,23 @@ impl Supply {
 
     async fn ask(&mut self) -> Result<(), upstream::Error> {
         let Remote { upstream, repository, digest, metrics, stopping, .. } = &self.remote;
-        let (place, name) = (self.tries.place(), repository.name());
-        let asked = upstream.get_blob_rest(place, name, digest, self.rest, ANSWER_DEADLINE);
+        let (place, name, rest) = (self.tries.place(), repository.name(), self.rest);
+        let asked = async {
+            match self.end.zip(rest.size) {
+                None => upstream.get_blob_rest(place, name, digest, rest, ANSWER_DEADLINE).await,
+                Some((end, size)) => {
+                    let (range, limit) = (rest.start..end, ANSWER_DEADLINE);
+                    upstream.get_blob_part_from(place, name, digest, &range, size, limit).await
+                }
+            }
+        };
         let answer = stopping.run_until_cancelled(asked).await;
         let body = answer.unwrap_or_else(|| Err(stopped()))?;
-        let registry = repository.registry().as_str();
-        metrics.download_resumes.with_label_values(&[registry]).inc();
+        // The first question for a part goes on with nothing.
+        if self.end.is_none() || self.breaks > 0 {
+            let registry = repository.registry().as_str();
+            metrics.download_resumes.with_label_values(&[registry]).inc();
+        }
         self.body = Some(body);
         self.sender = match self.rest.start {
             0 => Some(place),
@@ -90,11 +141,15 @@ impl Supply {
         Ok(())
     }
 
-    fn count(&mut self, batch: Option<Vec<Bytes>>) -> Option<Vec<Bytes>> {
-        let length = batch.iter().flatten().map(|chunk| chunk.len() as u64).sum::<u64>();
-        self.rest.start = self.rest.start.saturating_add(length);
-        if length > 0 {
-            self.tries.forget();
+    /// What is behind the end is dropped.
+    fn count(&mut self, mut batch: Option<Vec<Bytes>>) -> Option<Vec<Bytes>> {
+        for chunk in batch.iter_mut().flatten() {
+            let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.rest.start));
+            chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            self.rest.start = self.rest.start.saturating_add(chunk.len() as u64);
+            if !chunk.is_empty() {
+                self.tries.forget();
+            }
         }
         batch
     }

@@ -1,5 +1,7 @@
 //! Blobs as they are read, and as they are written: append, verify, publish.
 
+mod parts;
+
 use std::{
     fs::{self, File},
     io,
@@ -22,6 +24,8 @@ use super::{
     table::Table,
 };
 use crate::oci::{Digest, Repository};
+
+pub use parts::PartWriter;
 
 /// Room that is reserved at a time for a blob of unknown size, in bytes.
 const UNKNOWN_SIZE_STEP: u64 = 64 * 1024 * 1024;
@@ -223,7 +227,7 @@ impl BlobWriter {
     /// the blob. Failing costs no more than that.
     pub async fn leave_to_next(&self, repository: &Repository) {
         let begun = self.store.running.now();
-        let note = Note { repository: repository.clone(), size: self.size, begun };
+        let note = Note { repository: repository.clone(), size: self.size, begun, written: None };
         let partial = Arc::clone(&self.partial);
         let left = blocking(move || partial.leave(note)).await;
         if let Err(error) = left.and_then(|left| left) {
@@ -268,10 +272,7 @@ impl BlobWriter {
     }
 
     async fn try_append(&mut self, chunks: Vec<Bytes>) -> Result<(), CannotTake> {
-        if std::mem::replace(&mut self.broken, true) {
-            let error = io::Error::other("an earlier write to this blob did not end well");
-            return Err(CannotTake::Failing(error));
-        }
+        self.break_until_done()?;
         let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         self.reserve(self.written.saturating_add(length)).await?;
         let step = Step {
@@ -288,6 +289,17 @@ impl BlobWriter {
         self.written = step.written;
         self.broken = false;
         Ok(())
+    }
+
+    /// The writer is of no use until what begins now is done. Fails if something before was not.
+    fn break_until_done(&mut self) -> Result<(), CannotTake> {
+        match std::mem::replace(&mut self.broken, true) {
+            false => Ok(()),
+            true => {
+                let error = io::Error::other("an earlier write to this blob did not end well");
+                Err(CannotTake::Failing(error))
+            }
+        }
     }
 
     /// Reserves room up to `end`, and some more so as not to ask each time.

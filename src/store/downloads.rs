@@ -25,6 +25,9 @@ use crate::oci::{Digest, Repository};
 /// or found at a start. A pull that broke is tried again within minutes, or the next morning.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 
+/// How much is written before it is noted again how much counts, in bytes.
+const NOTED_STEP: u64 = 4 * 1024 * 1024;
+
 /// Who writes which digest; clones share it.
 #[derive(Clone, Debug)]
 pub struct Downloads(Arc<Claims>);
@@ -54,7 +57,17 @@ pub struct Partial {
     digest: Digest,
     downloads: Downloads,
     fate: Mutex<Fate>,
+    /// How much of the file counts, where its length does not tell.
+    counted: Mutex<Option<Counted>>,
     hold: Mutex<Hold>,
+}
+
+/// Bytes from the beginning of a file that count.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    bytes: u64,
+    /// As the note has it: so many, or less.
+    noted: u64,
 }
 
 /// What becomes of a file when its writer is gone.
@@ -85,9 +98,10 @@ impl Downloads {
     ) -> io::Result<Downloads> {
         let mut left = HashMap::new();
         for digest in directory.noted()? {
-            let file = File::options().write(true).open(directory.download(&digest));
-            let written = file.and_then(|file| give_back(&file)).unwrap_or(0);
             let note = Note::read(&directory.note(&digest));
+            let file = File::options().write(true).open(directory.download(&digest));
+            let counted = note.as_ref().and_then(|note| note.written);
+            let written = file.and_then(|file| give_back(&file, counted)).unwrap_or(0);
             let is_right =
                 |note: &Note| written > 0 && note.size.is_none_or(|size| size >= written);
             if let Some(note) = note.filter(is_right) {
@@ -151,7 +165,7 @@ impl Downloads {
         let opened = File::options().read(true).write(true).open(&path);
         let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
         let (written, file) = opened.inspect_err(|_| self.remove(digest))?;
-        let note = Note { begun: self.0.running.now(), ..note };
+        let note = Note { begun: self.0.running.now(), written: None, ..note };
         // One that cannot be written only makes the file look older than it is to the next life.
         let _ = note.write(&self.0.directory.note(digest));
         let partial = self.partial(digest, file, Fate::Left(note.clone()), hold);
@@ -223,6 +237,7 @@ impl Downloads {
             digest: digest.clone(),
             downloads: self.clone(),
             fate: Mutex::new(fate),
+            counted: Mutex::default(),
             hold: Mutex::new(hold),
         }
     }
@@ -304,6 +319,44 @@ impl Partial {
         let _ = fs::remove_file(self.downloads.0.directory.note(&self.digest));
     }
 
+    /// Only so many bytes from the beginning count, whatever the file's length says. The next life may
+    /// count some less. Blocking.
+    ///
+    /// # Errors
+    /// When that cannot be noted.
+    pub fn count_only(&self, bytes: u64) -> io::Result<()> {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = counted.map(|counted| counted.noted);
+        let noted = match noted.filter(|noted| bytes.saturating_sub(*noted) < NOTED_STEP) {
+            Some(noted) => noted,
+            None => {
+                self.note_written(Some(bytes))?;
+                bytes
+            }
+        };
+        *counted = Some(Counted { bytes, noted });
+        Ok(())
+    }
+
+    /// All that the file has counts again. Blocking.
+    ///
+    /// # Errors
+    /// When that cannot be noted.
+    pub fn count_all(&self) -> io::Result<()> {
+        self.note_written(None)?;
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
+    fn note_written(&self, written: Option<u64>) -> io::Result<()> {
+        let mut fate = self.fate.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Fate::Left(note) = &mut *fate {
+            note.written = written;
+            note.write(&self.downloads.0.directory.note(&self.digest))?;
+        }
+        Ok(())
+    }
+
     fn decide(&self, fate: Fate) {
         *self.fate.lock().unwrap_or_else(PoisonError::into_inner) = fate;
     }
@@ -312,9 +365,11 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         let fate = self.fate.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let counted = self.counted.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let counted = counted.take().map(|counted| counted.bytes);
         match std::mem::replace(fate, Fate::Removed) {
             Fate::Published => self.downloads.release(&self.digest),
-            Fate::Left(note) => match give_back(&self.file) {
+            Fate::Left(note) => match give_back(&self.file, counted) {
                 Ok(written) if written > 0 => self.leave_with(note, written),
                 Ok(_) | Err(_) => self.remove(),
             },
@@ -324,7 +379,11 @@ impl Drop for Partial {
 }
 
 impl Partial {
-    fn leave_with(&self, note: Note, written: u64) {
+    fn leave_with(&self, mut note: Note, written: u64) {
+        if note.written.take().is_some() {
+            // One that cannot be written tells of less than there is.
+            let _ = note.write(&self.downloads.0.directory.note(&self.digest));
+        }
         let mut hold = self.hold().take();
         hold.shrink(on_disk(written));
         let left = Claim::Left(self.downloads.0.running.now(), note, hold);
@@ -360,10 +419,11 @@ impl Drop for Leftover {
     }
 }
 
-/// Gives back what is reserved beyond the end, which moves no bytes, and tells how many there are. The
-/// next writer reserves anew; until then the room is everybody's.
-fn give_back(file: &File) -> io::Result<u64> {
-    let written = file.metadata()?.len();
+/// Gives back what is reserved beyond the end, which moves no bytes, and tells how many there are. What
+/// does not count goes with it. The next writer reserves anew; until then the room is everybody's.
+fn give_back(file: &File, counted: Option<u64>) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    let written = counted.map_or(length, |counted| counted.min(length));
     file.set_len(written)?;
     Ok(written)
 }

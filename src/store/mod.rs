@@ -4,7 +4,8 @@
 //! oci-layout, index.json       the directory is an OCI image layout: other tools can read it
 //! blobs/<algorithm>/<hex>      whole and verified, immutable; manifests too
 //! downloads/<algorithm>-<hex>  a blob being written, or left half-written to be gone on with;
-//!                              with .json: where it belongs; downloads/manifest-<n>: a manifest
+//!                              with .json: where it belongs, and how much of it counts if its length
+//!                              does not tell; downloads/manifest-<n>: a manifest
 //! quarantine/<algorithm>-<hex> the last few blobs that were found damaged, 1 GiB at most; empty:
 //!                              one that was
 //! scrub.json                   how far the present scrub has come
@@ -89,7 +90,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-pub use self::blob::{BlobReader, BlobWriter, VerifiedBlob, WrongDigest};
+pub use self::blob::{BlobReader, BlobWriter, PartWriter, VerifiedBlob, WrongDigest};
 pub use self::budget::Limits;
 pub use self::buffers::PIECE;
 pub use self::damage::{Damage, Shown};

@@ -2,6 +2,7 @@
 //!
 //! The length of such a file tells which bytes were written only as long as the machine runs: a power
 //! cut may lose pages of it. So the note names the boot, and with another the file is worth nothing.
+//! Where parts are written in any order, the length tells nothing at all; then the note does.
 
 use std::{fs, io, path::Path};
 
@@ -22,6 +23,8 @@ pub struct Note {
     pub size: Option<u64>,
     /// When a writer last began on it.
     pub begun: Moment,
+    /// Bytes from the beginning that count; `None`: all that the file has.
+    pub written: Option<u64>,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -31,6 +34,7 @@ struct Written {
     size: Option<u64>,
     /// In seconds of running time.
     begun: u32,
+    written: Option<u64>,
 }
 
 impl Note {
@@ -45,8 +49,12 @@ impl Note {
             repository,
             size: self.size,
             begun: self.begun.seconds(),
+            written: self.written,
         })?;
-        fs::write(path, text).map(|()| true)
+        // A process that is killed meanwhile leaves the old one.
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, text)?;
+        fs::rename(fresh, path).map(|()| true)
     }
 
     /// Reads one of this boot. `None`: there is none that can be read. Blocking.
@@ -54,7 +62,8 @@ impl Note {
         let written: Written = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
         let is_of_this_boot = boot()? == written.boot;
         let repository = written.repository.parse().ok().filter(|_| is_of_this_boot)?;
-        Some(Note { repository, size: written.size, begun: Moment::from_seconds(written.begun) })
+        let begun = Moment::from_seconds(written.begun);
+        Some(Note { repository, size: written.size, begun, written: written.written })
     }
 }
 

@@ -28,6 +28,7 @@ use super::{
     credentials::{Credentials, Refusal},
     health::{Health, Operation},
     limits::{Limits, RateLimit, Spending},
+    ranges::Ranges,
     redirect::{self, Redirects},
     token::NoToken,
 };
@@ -63,6 +64,7 @@ pub(super) struct Endpoint {
     anonymous_auth: Authorizer,
     breaker: Breaker,
     limits: Limits,
+    ranges: Ranges,
 }
 
 /// What is asked of a repository.
@@ -225,6 +227,7 @@ impl Endpoint {
                 Arc::clone(&shared.helpers),
             )?,
             limits: Limits::new(&upstream.registry, upstream.quota_reserve),
+            ranges: Ranges::default(),
             prefix,
             root,
             client,
@@ -287,6 +290,11 @@ impl Endpoint {
     /// How much longer it asked one of Larder's identities to wait.
     pub(super) fn pause_left(&self) -> Option<Duration> {
         self.limits.pause_left()
+    }
+
+    /// Whether it gives parts of blobs.
+    pub(super) fn ranges(&self) -> &Ranges {
+        &self.ranges
     }
 
     /// The quota that it stated last.

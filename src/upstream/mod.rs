@@ -14,6 +14,7 @@
 //! - `answer` and `body`: what comes back; `secrets`: what is not quoted of it; `health`: what it
 //!   says of upstream;
 //! - `tags` and `referrers`, over `link`: lists that come in pages;
+//! - `ranges`: blobs in parts, and who does not give them;
 //! - `visibility`: who may see a repository;
 //! - `quoted`: how headers quote;
 //! - `trust`: which hosts belong together;
@@ -60,6 +61,7 @@ mod link;
 mod pauses;
 mod quota;
 mod quoted;
+mod ranges;
 mod redirect;
 mod referrers;
 mod secrets;

@@ -72,6 +72,7 @@ mod scrub;
 mod secrets;
 mod shutdown;
 mod stranded;
+mod streams;
 mod support;
 mod sweep;
 mod tags;

@@ -30,6 +30,10 @@ const MISTAKES: &[(&str, &str)] = &[
         "larder.toml:2: download.retries: -1 is no whole number; write for example 8",
     ),
     (
+        "[download]\nstreams = 0",
+        "larder.toml:2: download.streams: 0 is no number above zero; write for example 6",
+    ),
+    (
         "[download]\nmax_concurrent = 0",
         "larder.toml:2: download.max_concurrent: 0 is no number above zero; write for example 6",
     ),

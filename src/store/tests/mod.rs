@@ -7,6 +7,7 @@ mod expiry;
 mod left;
 mod listing;
 mod names;
+mod parts;
 mod pins;
 mod removal;
 mod room;

@@ -34,6 +34,7 @@ const LIMITS: config::Download = config::Download {
     prefetch: false,
     retries: 0,
     max_concurrent: 1,
+    streams: 1,
 };
 
 /// An upstream at these URLs, without credentials.

@@ -193,6 +193,8 @@ pub(super) enum Wanting {
     TheWhole,
     /// With.
     ARange,
+    /// With one that begins there.
+    ARangeFrom(usize),
 }
 
 /// A fault and the requests it applies to.
@@ -223,6 +225,10 @@ impl Rule {
             Wanting::Anything => true,
             Wanting::TheWhole => !has_range,
             Wanting::ARange => has_range,
+            Wanting::ARangeFrom(start) => {
+                let wanted = format!("bytes={start}-");
+                request.header("range").is_some_and(|range| range.starts_with(&wanted))
+            }
         };
         is_wanted && self.method == request.method && fits(&self.path, &request.path)
     }

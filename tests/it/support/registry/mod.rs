@@ -240,6 +240,12 @@ impl FakeRegistry {
         self.shared.lock().rules.add(rule);
     }
 
+    /// As [`FakeRegistry::once`], for a GET with a `Range` that begins there.
+    pub fn once_from(&self, path: &str, start: usize, fault: Fault) {
+        let rule = Rule::new("GET", path, fault).wanting(Wanting::ARangeFrom(start));
+        self.shared.lock().rules.add(rule.once());
+    }
+
     /// Gives so many manifests within `window` seconds, as Docker Hub does, from now on.
     pub fn limit_pulls(&self, limit: usize, window: u64) {
         self.shared.lock().quota = Some(Quota { limit, window, spent: 0 });
