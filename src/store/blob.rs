@@ -97,7 +97,8 @@ impl BlobReader {
         self.size
     }
 
-    /// Up to `length` bytes at `offset`; empty only at the end. Reads on a blocking thread.
+    /// Up to `length` bytes at `offset`; empty only at the end. What is not in the page cache is read on a
+    /// blocking thread.
     ///
     /// # Errors
     /// What the disk says, and [`io::ErrorKind::UnexpectedEof`] when the file ends before
@@ -105,6 +106,9 @@ impl BlobReader {
     pub async fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
         let reader = self.clone();
         let mut buffer = self.buffers.take(length);
+        if self.read_resident(&mut buffer, offset) {
+            return Ok(Bytes::from_owner(buffer));
+        }
         let read = move || {
             buffer.fill(|room| reader.read_into(room, offset))?;
             Ok(Bytes::from_owner(buffer))

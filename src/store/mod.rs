@@ -66,6 +66,7 @@ mod quarantine;
 mod rebuild;
 mod rehash;
 mod removal;
+mod resident;
 mod room;
 mod running;
 mod scrub;

@@ -9,6 +9,7 @@ mod listing;
 mod names;
 mod parts;
 mod pins;
+mod reading;
 mod removal;
 mod room;
 mod scale;

@@ -1,0 +1,34 @@
+//! Reading what is in the page cache, and what is not.
+
+use std::fs::File;
+
+use rustix::fs::{Advice, fadvise};
+
+use super::*;
+use crate::store::PIECE;
+
+const SIZE: usize = 3 * 1024 * 1024 + 7;
+
+fn content() -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(1);
+    (0..SIZE).map(|_| random.u8(..)).collect()
+}
+
+/// By reads of any length at any place, before and after the page cache has forgotten the file.
+#[tokio::test]
+async fn a_blob_is_read_from_wherever_it_is() {
+    let (test, content) = (TestStore::new(), content());
+    let digest = test.put(&content).await;
+    let reader = test.store.open_blob(&digest).await.unwrap().unwrap();
+    for (offset, length) in [(0, 1), (0, PIECE), (7, PIECE - 1), (SIZE - 9, PIECE), (SIZE, 1)] {
+        for is_forgotten in [false, true] {
+            if is_forgotten {
+                let file = File::open(test.blob_path(&digest)).unwrap();
+                fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+            }
+            let read = reader.read_at(offset as u64, length).await.unwrap();
+            assert!(content[offset..].starts_with(&read), "{length} at {offset}");
+            assert_eq!(read.is_empty(), offset == SIZE);
+        }
+    }
+}
