@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::config;
+use crate::{config, sendfile::Outlet};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,15 @@ pub enum Caller {
     Tcp(IpAddr),
     /// Whoever could open the Unix socket.
     Unix,
+}
+
+/// Who asks, and how a file gets there.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The other end of the connection.
+    pub peer: Peer,
+    /// Takes pieces of files for the answer to this request; `None`: the connection takes bytes only.
+    pub outlet: Option<Outlet>,
 }
 
 /// The networks that may ask; clones share them.

@@ -85,6 +85,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How long running responses and downloads may go on after a stop was asked for.
     pub drain_timeout: Duration,
+    /// Whether the kernel sends blobs from the page cache to clients in the clear.
+    pub sendfile: bool,
     /// What is spoken on the TCP addresses of `listen`. `None`: HTTP in the clear.
     pub tls: Option<Tls>,
     /// Who may ask.
@@ -269,6 +271,7 @@ impl Config {
         let listen = listen.unwrap_or_else(|| vec![Listen::Tcp(LISTEN)]);
         let data_dir = data_dir(&mut root, sources);
         let drain_timeout = root.take("drain_timeout", value::duration);
+        let sendfile = root.take("sendfile", value::boolean);
         let with_built_in = root.take("builtin_upstreams", value::boolean);
         let mut cache = Cache::read(reader.section("cache"));
         let upstreams = upstreams::upstreams(reader, with_built_in.unwrap_or(true), &cache);
@@ -278,6 +281,7 @@ impl Config {
             listen,
             data_dir,
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
+            sendfile: sendfile.unwrap_or(true),
             tls: Tls::read(reader.section("tls")),
             admin: Admin::read(reader.section("admin")),
             log: Log::read(reader.section("log")),

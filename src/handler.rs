@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Request, Response};
 
 use crate::{
-    access::{Access, Peer},
+    access::{Access, Client},
     account::{Account, Accounted, Part, Served},
     metrics::Metrics,
     mirror::{AheadBytes, Found, Mirror, Source},
@@ -14,6 +14,7 @@ use crate::{
     refused::Refused,
     response::{self, Body},
     routes::{Catalog, Conditions, Endpoint, Page, Route, RouteError, Routes, Verb},
+    sendfile::Outlet,
 };
 
 /// Answers the registry API.
@@ -39,25 +40,25 @@ impl Handler {
     }
 
     /// Answers one request; its body, if it has one, is not read.
-    pub async fn answer<B>(&self, peer: Peer, request: Request<B>) -> Response<Accounted> {
+    pub async fn answer<B>(&self, client: Client, request: Request<B>) -> Response<Accounted> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let mut account = Account::open(self.metrics.clone(), method, uri, peer);
-        let response = self.respond(peer, &request, &mut account).await;
+        let mut account = Account::open(self.metrics.clone(), method, uri, client.peer);
+        let response = self.respond(client, &request, &mut account).await;
         account.attach(response)
     }
 
     async fn respond<B>(
         &self,
-        peer: Peer,
+        client: Client,
         request: &Request<B>,
         account: &mut Account,
     ) -> Response<Body> {
-        if !self.access.permits(peer) {
+        if !self.access.permits(client.peer) {
             return response::denied();
         }
         let (uri, headers) = (request.uri(), request.headers());
         let mut response = match self.routes.parse(request.method(), uri, headers) {
-            Ok(route) => self.respond_to(peer, route, headers, account).await,
+            Ok(route) => self.respond_to(client, route, headers, account).await,
             Err(error) => self.refuse(&error),
         };
         if let Ok(Some(namespace)) = self.routes.namespace(uri) {
@@ -79,7 +80,7 @@ impl Handler {
     /// runs, and would have room for the largest.
     async fn respond_to(
         &self,
-        peer: Peer,
+        client: Client,
         route: Route,
         headers: &HeaderMap<HeaderValue>,
         account: &mut Account,
@@ -96,7 +97,7 @@ impl Handler {
             }
             (Endpoint::Manifest { repository, reference }, verb) => {
                 account.endpoint = "manifest";
-                let puller = Puller { client: peer.caller(), repository };
+                let puller = Puller { client: client.peer.caller(), repository };
                 self.manifest(puller, &reference, verb, &conditions, account).await
             }
             (Endpoint::Blob { repository, digest }, verb) => {
@@ -105,8 +106,8 @@ impl Handler {
                 if verb == Verb::Head || conditions.has(&digest) {
                     return self.blob_head(&repository, &digest, &conditions).await;
                 }
-                let puller = Puller { client: peer.caller(), repository };
-                self.blob(puller, &digest, &conditions, account).await
+                let puller = Puller { client: client.peer.caller(), repository };
+                self.blob(puller, client.outlet, &digest, &conditions, account).await
             }
             (Endpoint::Tags { repository, name, page }, _) => {
                 account.endpoint = "tags";
@@ -169,6 +170,7 @@ impl Handler {
     async fn blob(
         &self,
         puller: Puller,
+        outlet: Option<Outlet>,
         digest: &Digest,
         conditions: &Conditions,
         account: &mut Account,
@@ -177,7 +179,7 @@ impl Handler {
         let pulled = PulledBlob { digest: digest.clone(), role: self.mirror.role(digest) };
         account.part = Some(Part::begin(&self.pulls, puller, pulled));
         let blob = match self.mirror.blob(&repository, digest).await {
-            Ok(blob) => blob,
+            Ok(blob) => blob.through(outlet),
             Err(error) => return response::blob_error(&error),
         };
         account.content = Some(Served {

@@ -24,8 +24,9 @@
 //!    process goes on with. The last byte is held back until the digest is right; then the file moves into
 //!    place, and the index is told. Only who wants a part far ahead of the file gets it straight
 //!    from upstream, until the file is there. Meanwhile idle slots fetch the layers that come after.
-//! 6. [`response`] gives the result its status and headers. When the body has ended, [`account`]
-//!    counts it and [`pulls`] writes one line for the whole image.
+//! 6. [`response`] gives the result its status and headers. A file that the page cache has goes to a client
+//!    in the clear past this process, by [`sendfile`]. When the body has ended, [`account`] counts it and
+//!    [`pulls`] writes one line for the whole image.
 //! 7. What nobody pulls any more leaves: a sweep runs on a schedule, from [`start`]. What does not fit
 //!    makes room for itself before it comes, at the cost of what was unused longest. What stays is
 //!    read and hashed again now and then, by a scrub in the store; what it finds damaged, or a
@@ -39,7 +40,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 | [`oci`], [`metrics`], [`clock`], [`finding`] → [`certificate`] |
+//! | 0 | [`oci`], [`metrics`], [`clock`], [`sendfile`], [`finding`] → [`certificate`] |
 //! | 1 | [`config`] |
 //! | 2 | [`store`] and [`upstream`], which do not know each other |
 //! | 3 | [`mirror`] |
@@ -47,12 +48,13 @@
 //! | 5 | [`server`] |
 //! | 6 | [`start`] and [`run`], `assembly`, `signals`, `schedule`, `announce`, [`cli`] |
 
-// What content is called, what is counted, what time it is, and what an examination says.
+// What content is called and how it is sent, what is counted, what time it is, and what an examination says.
 pub mod certificate;
 pub mod clock;
 pub mod finding;
 pub mod metrics;
 pub mod oci;
+pub mod sendfile;
 
 // What the operator wants.
 pub mod config;
@@ -92,7 +94,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access::{Access, Peer},
+    access::{Access, Client, Peer},
     admin::{Admin, Authority, Content, Readiness},
     assembly::Parts,
     clock::Clock,
@@ -338,11 +340,12 @@ fn serve_registry(
     let (metrics, refused) = (parts.metrics.clone(), parts.refused.clone());
     let handler = Arc::new(Handler::new(mirror, routes, access, metrics, refused));
     let server = Server::new().with_tls(tls);
+    let server = if config.sendfile { server.with_sendfile() } else { server };
     for listener in listeners {
         let handler = handler.clone();
-        server.serve(listener, move |peer: Peer, request: Request<Incoming>| {
+        server.serve(listener, move |client: Client, request: Request<Incoming>| {
             let handler = handler.clone();
-            async move { handler.answer(peer, request).await }
+            async move { handler.answer(client, request).await }
         });
     }
     server
@@ -358,9 +361,9 @@ fn serve_admin(listener: Listener, config: &Config, admin: &Admin) -> Server {
     });
     for listener in [Some(listener), socket.ok()].into_iter().flatten() {
         let admin = admin.clone();
-        server.serve(listener, move |peer: Peer, request: Request<Incoming>| {
+        server.serve(listener, move |client: Client, request: Request<Incoming>| {
             let admin = admin.clone();
-            let authority = match peer {
+            let authority = match client.peer {
                 Peer::Tcp(_) => Authority::Public,
                 Peer::Unix => Authority::Trusted,
             };

@@ -28,7 +28,7 @@ pub use dial::{Dialled, dial};
 pub use listener::{BindError, Listener};
 pub use tls::{Tls, TlsError, own_certificate};
 
-use crate::access::Peer;
+use crate::access::Client;
 use connection::Terms;
 
 /// Pause after a failed accept. Out of file descriptors, say, trying at once would only burn CPU.
@@ -62,6 +62,12 @@ impl Server {
         self
     }
 
+    /// Offers an [`Outlet`](crate::sendfile::Outlet) to the handlers of requests over HTTP/1 in the clear.
+    pub fn with_sendfile(mut self) -> Server {
+        self.terms.sends_files = true;
+        self
+    }
+
     /// Accepts connections in the background and answers their requests with `handler`.
     ///
     /// Whatever the version of HTTP, a request's URI is its path and query, and the host that the
@@ -69,7 +75,7 @@ impl Server {
     /// cuts the connection, or over HTTP/2 the stream.
     pub fn serve<F, Fut, B>(&self, listener: Listener, handler: F)
     where
-        F: Fn(Peer, Request<Incoming>) -> Fut + Clone + Send + 'static,
+        F: Fn(Client, Request<Incoming>) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
     {

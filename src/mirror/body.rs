@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::{download::Growing, follower, passing::Untaken, stored::Stored};
-use crate::store::{BlobReader, PIECE};
+use crate::sendfile::Outlet;
 
 /// A body on its way to a client. An error cuts the connection: a client must never see a
 /// failed body end normally.
@@ -24,7 +24,16 @@ pub type BlobStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 pub struct Blob {
     size: Option<u64>,
     origin: Origin,
-    ahead: AheadBytes,
+    delivery: Delivery,
+}
+
+/// How a blob that is read from a file gets to its client.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Delivery {
+    /// Takes pieces of files, where the client's connection does.
+    pub(super) outlet: Option<Outlet>,
+    /// What is passed from upstream instead.
+    pub(super) ahead: AheadBytes,
 }
 
 /// Where the bytes of an answer come from.
@@ -55,7 +64,14 @@ pub(super) enum Origin {
 impl Blob {
     /// A blob of `size` bytes, if that is known.
     pub(super) fn new(size: Option<u64>, origin: Origin) -> Blob {
-        Blob { size, origin, ahead: AheadBytes::default() }
+        Blob { size, origin, delivery: Delivery::default() }
+    }
+
+    /// The same for a client whose connection takes pieces of files, if there is an outlet. Nothing may read
+    /// the bodies that are made of it then, nor keep them from this connection.
+    pub fn through(mut self, outlet: Option<Outlet>) -> Blob {
+        self.delivery.outlet = outlet;
+        self
     }
 
     /// In bytes; `None` when nobody knows before the end.
@@ -74,16 +90,16 @@ impl Blob {
 
     /// The count of what is passed from upstream instead.
     pub fn ahead_bytes(&self) -> AheadBytes {
-        self.ahead.clone()
+        self.delivery.ahead.clone()
     }
 
     /// All bytes.
     pub fn whole(self) -> BlobStream {
         match self.origin {
             Origin::Stored(stored) | Origin::Prefetched(stored) => {
-                stored.part(0..stored.size(), self.ahead)
+                stored.part(0..stored.size(), self.delivery)
             }
-            Origin::Growing(growing) => follower::whole(&growing, self.ahead),
+            Origin::Growing(growing) => follower::whole(&growing, self.delivery),
             Origin::Untaken(mut untaken) => untaken.part(0..u64::MAX),
         }
     }
@@ -92,9 +108,9 @@ impl Blob {
     pub fn part(&mut self, range: Range<u64>) -> BlobStream {
         match &mut self.origin {
             Origin::Stored(stored) | Origin::Prefetched(stored) => {
-                stored.part(range, self.ahead.clone())
+                stored.part(range, self.delivery.clone())
             }
-            Origin::Growing(growing) => follower::part(growing, range, self.ahead.clone()),
+            Origin::Growing(growing) => follower::part(growing, range, self.delivery.clone()),
             Origin::Untaken(untaken) => untaken.part(range),
         }
     }
@@ -129,21 +145,4 @@ pub(super) async fn flushed<T>(piece: io::Result<T>) -> io::Result<T> {
         tokio::task::yield_now().await;
     }
     piece
-}
-
-/// Reads the next piece of `rest` and shortens it. `None` when nothing is left.
-pub(super) async fn read_piece(
-    reader: &BlobReader,
-    rest: &mut Range<u64>,
-) -> io::Result<Option<Bytes>> {
-    let length = rest.end.saturating_sub(rest.start).min(PIECE as u64);
-    if length == 0 {
-        return Ok(None);
-    }
-    let piece = reader.read_at(rest.start, length as usize).await?;
-    if piece.is_empty() {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    rest.start = rest.start.saturating_add(piece.len() as u64);
-    Ok(Some(piece))
 }

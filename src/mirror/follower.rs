@@ -9,26 +9,27 @@ use tokio::sync::watch;
 use super::{
     ahead::{self, Ahead},
     alone::Alone,
-    body::{AheadBytes, BlobStream, flushed, read_piece},
+    body::{AheadBytes, BlobStream, Delivery, flushed},
     download::{Growing, Progress, Stranded},
+    pieces::Pieces,
     remote::Remote,
 };
-use crate::{metrics::Metrics, store::BlobReader};
+use crate::metrics::Metrics;
 
-/// All of a growing file. What is passed from upstream instead is counted.
-pub(super) fn whole(growing: &Growing, ahead_bytes: AheadBytes) -> BlobStream {
-    Follower::new(growing, 0, growing.size, ahead_bytes).into_stream()
+/// All of a growing file.
+pub(super) fn whole(growing: &Growing, delivery: Delivery) -> BlobStream {
+    Follower::new(growing, 0, growing.size, delivery).into_stream()
 }
 
-/// A part of a growing file. What is passed from upstream instead is counted.
-pub(super) fn part(growing: &Growing, range: Range<u64>, ahead_bytes: AheadBytes) -> BlobStream {
-    let follower = Follower::new(growing, range.start, Some(range.end), ahead_bytes);
+/// A part of a growing file.
+pub(super) fn part(growing: &Growing, range: Range<u64>, delivery: Delivery) -> BlobStream {
+    let follower = Follower::new(growing, range.start, Some(range.end), delivery);
     Follower { ahead: ahead::ahead(growing, range), ..follower }.into_stream()
 }
 
 /// One client behind a download.
 struct Follower {
-    reader: BlobReader,
+    pieces: Pieces,
     remote: Remote,
     progress: watch::Receiver<Progress>,
     /// The download ended without a blob.
@@ -49,9 +50,9 @@ struct Follower {
 }
 
 impl Follower {
-    fn new(growing: &Growing, offset: u64, end: Option<u64>, ahead_bytes: AheadBytes) -> Follower {
+    fn new(growing: &Growing, offset: u64, end: Option<u64>, delivery: Delivery) -> Follower {
         Follower {
-            reader: growing.reader.clone(),
+            pieces: Pieces::new(growing.reader.clone(), delivery.outlet),
             remote: growing.remote.clone(),
             progress: growing.progress.clone(),
             is_lost: false,
@@ -61,7 +62,7 @@ impl Follower {
             ahead: None,
             stranded: None,
             alone: None,
-            ahead_bytes,
+            ahead_bytes: delivery.ahead,
             _counted: Counted::enter(&growing.remote.metrics),
         }
     }
@@ -87,7 +88,9 @@ impl Follower {
                 self.ahead = None;
                 match self.read(released).await {
                     // What comes next tells whether the client can be helped.
-                    Err(_) => self.alone = Some(self.rest().instead()),
+                    Err(error) if self.pieces.can_be_replaced(&error) => {
+                        self.alone = Some(self.rest().instead());
+                    }
                     read => return read,
                 }
                 continue;
@@ -143,7 +146,7 @@ impl Follower {
     async fn read(&mut self, released: u64) -> io::Result<Option<Bytes>> {
         let readable = self.end.map_or(released, |end| end.min(released));
         let mut rest = self.offset..readable;
-        let piece = read_piece(&self.reader, &mut rest).await?;
+        let piece = self.pieces.next(&mut rest).await?;
         self.offset = rest.start;
         Ok(piece)
     }
@@ -156,9 +159,7 @@ impl Follower {
 
     /// What the file has behind what may be sent of it.
     async fn held(&mut self, stranded: &Stranded) -> Bytes {
-        let mut rest = self.offset..stranded.written;
-        let held = read_piece(&self.reader, &mut rest).await;
-        held.ok().flatten().unwrap_or_default()
+        self.pieces.read(&(self.offset..stranded.written)).await.unwrap_or_default()
     }
 
     fn pass(&mut self, piece: Bytes) -> Bytes {

@@ -22,6 +22,7 @@ mod manifest;
 mod missing;
 mod passing;
 mod pause;
+mod pieces;
 mod prefetch;
 mod proof;
 mod range;

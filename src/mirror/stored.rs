@@ -7,7 +7,8 @@ use futures_util::{TryStreamExt as _, stream};
 
 use super::{
     alone::Alone,
-    body::{AheadBytes, BlobStream, flushed, read_piece},
+    body::{AheadBytes, BlobStream, Delivery, flushed},
+    pieces::Pieces,
     remote::Remote,
 };
 use crate::store::BlobReader;
@@ -29,9 +30,15 @@ impl Stored {
     }
 
     /// The bytes of `range`. What the disk does not give comes from upstream, and is counted.
-    pub(super) fn part(&self, range: Range<u64>, from_upstream: AheadBytes) -> BlobStream {
-        let (reader, remote) = (self.reader.clone(), self.remote.clone());
-        let reading = Reading { reader, remote, rest: range, alone: None, from_upstream };
+    pub(super) fn part(&self, range: Range<u64>, delivery: Delivery) -> BlobStream {
+        let reading = Reading {
+            pieces: Pieces::new(self.reader.clone(), delivery.outlet),
+            size: self.size(),
+            remote: self.remote.clone(),
+            rest: range,
+            alone: None,
+            from_upstream: delivery.ahead,
+        };
         Box::pin(stream::try_unfold(reading, |mut reading| async move {
             let piece = flushed(reading.next().await).await?;
             Ok(piece.map(|piece| (piece, reading)))
@@ -41,7 +48,9 @@ impl Stored {
 
 /// One client's way through the file.
 struct Reading {
-    reader: BlobReader,
+    pieces: Pieces,
+    /// Of the blob, in bytes.
+    size: u64,
     remote: Remote,
     rest: Range<u64>,
     /// The rest, since the file could not be read.
@@ -53,8 +62,10 @@ impl Reading {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
         let alone = match &mut self.alone {
             Some(alone) => alone,
-            None => match read_piece(&self.reader, &mut self.rest).await {
-                Err(_) => self.alone.insert(self.instead()),
+            None => match self.pieces.next(&mut self.rest).await {
+                Err(error) if self.pieces.can_be_replaced(&error) => {
+                    self.alone.insert(self.instead())
+                }
                 read => return read,
             },
         };
@@ -64,7 +75,7 @@ impl Reading {
     }
 
     fn instead(&self) -> BlobStream {
-        let (size, wanted) = (Some(self.reader.size()), self.rest.clone());
+        let (size, wanted) = (Some(self.size), self.rest.clone());
         Alone { remote: self.remote.clone(), size, wanted }.instead()
     }
 }

@@ -27,7 +27,7 @@ use super::{
     running::Running,
     target,
 };
-use crate::access::Peer;
+use crate::access::{Client, Peer};
 
 /// Longest a client may take to send a request's head, and an idle connection is kept; over HTTP/1.1 it
 /// may be [`glance::PERIOD`] more.
@@ -58,6 +58,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(300);
 pub(super) struct Terms {
     /// Spoken on TCP connections.
     pub(super) tls: Option<Tls>,
+    /// Whether the kernel may send pieces of files.
+    pub(super) sends_files: bool,
     /// Where connections and the requests on them run.
     pub(super) tasks: TaskTracker,
     pub(super) signals: Signals,
@@ -66,7 +68,7 @@ pub(super) struct Terms {
 /// Serves requests on one connection until either side ends it.
 pub(super) async fn serve<F, Fut, B>(stream: Stream, peer: Peer, handler: F, terms: Terms)
 where
-    F: Fn(Peer, Request<Incoming>) -> Fut + Send + 'static,
+    F: Fn(Client, Request<Incoming>) -> Fut + Send + 'static,
     Fut: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
 {
@@ -77,11 +79,14 @@ where
     let ended: Result<(), Box<dyn Error + Send + Sync>> = match opened {
         Err(error) => Err(error.into()),
         Ok((stream, Protocol::Http1)) => {
-            serve_http1(stream, peer, handler, &terms.signals).await.map_err(Into::into)
+            let outlet = stream.outlet().filter(|_| terms.sends_files);
+            let client = Client { peer, outlet };
+            serve_http1(stream, client, handler, &terms.signals).await.map_err(Into::into)
         }
         Ok((stream, Protocol::Http2)) => {
             // Boxed, so that HTTP/1.1 does not pay for its size.
-            Box::pin(serve_http2(stream, peer, handler, &terms)).await.map_err(Into::into)
+            let client = Client { peer, outlet: None };
+            Box::pin(serve_http2(stream, client, handler, &terms)).await.map_err(Into::into)
         }
     };
     if let Err(error) = ended {
@@ -91,17 +96,17 @@ where
 
 async fn serve_http1<F, Fut, B>(
     stream: Opened,
-    peer: Peer,
+    client: Client,
     handler: F,
     signals: &Signals,
 ) -> hyper::Result<()>
 where
-    F: Fn(Peer, Request<Incoming>) -> Fut + Send,
+    F: Fn(Client, Request<Incoming>) -> Fut + Send,
     Fut: Future<Output = Response<B>> + Send,
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let service = service_fn(move |request| {
-        handler(peer, target::in_origin_form(request)).map(Ok::<_, Infallible>)
+        handler(client.clone(), target::in_origin_form(request)).map(Ok::<_, Infallible>)
     });
     let connection = http1::Builder::new()
         .timer(Glances)
@@ -119,12 +124,12 @@ where
 
 async fn serve_http2<F, Fut, B>(
     stream: Opened,
-    peer: Peer,
+    client: Client,
     handler: F,
     terms: &Terms,
 ) -> hyper::Result<()>
 where
-    F: Fn(Peer, Request<Incoming>) -> Fut + Send,
+    F: Fn(Client, Request<Incoming>) -> Fut + Send,
     Fut: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
 {
@@ -133,7 +138,7 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let one = running.begin();
         let is_head = request.method() == Method::HEAD;
-        let response = handler(peer, target::in_origin_form(request));
+        let response = handler(client.clone(), target::in_origin_form(request));
         async move {
             let response = response.await;
             let response = if is_head { head::without_body(response) } else { response.map(Some) };

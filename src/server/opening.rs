@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::{Tls, connection::HEAD_TIMEOUT, listener::Stream};
+use crate::sendfile::{Outlet, Socket};
 
 /// What an HTTP/2 client sends first (RFC 9113, section 3.4), whether it knows that we speak
 /// HTTP/2 or was told so by ALPN.
@@ -34,7 +35,7 @@ pub(super) enum Protocol {
 
 /// A connection whose client has begun to speak HTTP. The state of TLS is a kilobyte, which one in
 /// the clear does without.
-pub(super) type Opened = ReadAhead<Either<Stream, Box<TlsStream<TcpStream>>>>;
+pub(super) type Opened = ReadAhead<Either<Socket, Box<TlsStream<TcpStream>>>>;
 
 /// A stream, and what has been read of it already.
 pub(super) struct ReadAhead<S> {
@@ -50,7 +51,7 @@ pub(super) async fn open(stream: Stream, tls: Option<&Tls>) -> io::Result<(Opene
     let stream = match (stream, tls) {
         // Boxed for the same reason.
         (Either::Left(stream), Some(tls)) => Either::Right(Box::pin(tls.accept(stream)).await?),
-        (stream, _) => Either::Left(stream),
+        (stream, _) => Either::Left(Socket::new(stream)),
     };
     timeout(HEAD_TIMEOUT, recognise(stream)).await?
 }
@@ -68,6 +69,16 @@ async fn recognise<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(ReadAhead
         }
     };
     Ok((ReadAhead { first: first.freeze(), stream }, protocol))
+}
+
+impl Opened {
+    /// Where pieces of files can be passed; `None`: they would have to be encrypted.
+    pub(super) fn outlet(&self) -> Option<Outlet> {
+        match &self.stream {
+            Either::Left(socket) => Some(socket.outlet()),
+            Either::Right(_) => None,
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for ReadAhead<S> {

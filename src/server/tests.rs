@@ -24,8 +24,8 @@ use crate::config::Listen;
 
 const ANY_PORT: &str = "127.0.0.1:0";
 
-async fn hello(peer: Peer, _request: Request<Incoming>) -> Response<Full<Bytes>> {
-    Response::new(Full::new(Bytes::from(format!("hello {peer}"))))
+async fn hello(client: Client, _request: Request<Incoming>) -> Response<Full<Bytes>> {
+    Response::new(Full::new(Bytes::from(format!("hello {}", client.peer))))
 }
 
 /// Requests that wait to be let go.

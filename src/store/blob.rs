@@ -149,8 +149,16 @@ impl BlobReader {
         Ok(buffer.into())
     }
 
+    /// The kernel was to send a piece of the file, and could not.
+    pub(super) fn gave_less(self, error: &io::Error) {
+        self.health.cannot_read(error);
+        if let Some(origin) = self.origin {
+            tokio::task::spawn_blocking(move || origin.look_again());
+        }
+    }
+
     /// The file.
-    pub(super) fn file(&self) -> &File {
+    pub(super) fn file(&self) -> &Arc<File> {
         &self.file
     }
 }

@@ -2,13 +2,40 @@
 //! to a blocking thread. What is not there is for that thread, since everyone else on this one would wait
 //! for the disk.
 
-use std::io::IoSliceMut;
+use std::{
+    io::{self, IoSliceMut},
+    ops::Range,
+    sync::Arc,
+};
 
 use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::{blob::BlobReader, buffers::Buffer};
+use crate::sendfile::{PIECE, Piece};
+
+/// Shorter pieces are copied: to send them as pieces of a file would take more calls.
+const LEAST_PIECE: u64 = 32 * 1024;
+
+/// How far apart are the bytes that are looked for in the page cache, in bytes. The kernel reads files
+/// by as much; should it have dropped a page in between, that is one short wait.
+const STRIDE: usize = 128 * 1024;
 
 impl BlobReader {
+    /// The beginning of `range`, to be sent by the kernel. `None`: it is not in the page cache, or not worth it,
+    /// and so it has to be read, which may also tell why it is not there.
+    pub fn piece(&self, range: &Range<u64>) -> Option<Piece> {
+        let wanted = range.end.saturating_sub(range.start);
+        if wanted < LEAST_PIECE {
+            return None;
+        }
+        let wanted = usize::try_from(wanted).unwrap_or(PIECE).min(PIECE);
+        let length = self.resident(range.start, wanted);
+        let reader = self.clone();
+        let lost = move |error: &io::Error| reader.gave_less(error);
+        let file = Arc::clone(self.file());
+        (length as u64 >= LEAST_PIECE).then(|| Piece::new(file, range.start, length, lost))
+    }
+
     /// Fills `buffer` with what is in the page cache at `offset`. Tells whether there is any.
     pub(super) fn read_resident(&self, buffer: &mut Buffer, offset: u64) -> bool {
         buffer
@@ -17,6 +44,21 @@ impl BlobReader {
                 Ok(_) | Err(_) => Err(()),
             })
             .is_ok()
+    }
+
+    /// How many of so many bytes at `offset` are in the page cache, as far as samples tell. The last is one,
+    /// so that none of them is behind the file's end.
+    fn resident(&self, offset: u64, length: usize) -> usize {
+        let last = length.saturating_sub(1);
+        let mut before = 0;
+        for place in (0..last).step_by(STRIDE).chain([last]) {
+            let at = offset.saturating_add(place as u64);
+            if !matches!(self.read_at_once(&mut [0], at), Ok(1)) {
+                return before;
+            }
+            before = place;
+        }
+        length
     }
 
     /// # Errors

@@ -12,7 +12,7 @@ const MODULES: [(&str, u32, u32); 26] = [
     ("oci", 0, 0),
     ("metrics", 0, 0),
     ("clock", 0, 0),
-    ("mapped", 0, 0),
+    ("sendfile", 0, 0),
     ("finding", 0, 0),
     ("certificate", 0, 1),
     ("config", 1, 0),

@@ -70,6 +70,7 @@ mod routing;
 mod rules;
 mod scrub;
 mod secrets;
+mod sending;
 mod shutdown;
 mod stranded;
 mod streams;

@@ -28,9 +28,27 @@ async fn ask(client: &mut SendRequest<Bytes>, uri: &str) -> Result<(u16, Bytes),
 }
 
 /// What of a request the handler sees.
-async fn mirrored(_peer: Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn mirrored(_client: Client, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let hosts: Vec<_> = request.headers().get_all("host").iter().collect();
     Response::new(Full::new(Bytes::from(format!("{} {hosts:?}", request.uri()))))
+}
+
+/// HTTP/2 puts frames around pieces of a file, and not every server is to use sendfile(2).
+#[tokio::test]
+async fn only_http1_has_an_outlet_where_there_shall_be_one() {
+    let handler = |client: Client, _: Request<Incoming>| async move {
+        let has_outlet = client.outlet.is_some().to_string();
+        Response::new(Full::new(Bytes::from(has_outlet)))
+    };
+    for (server, over_http1) in [(Server::new(), "false"), (Server::new().with_sendfile(), "true")]
+    {
+        let (listener, address) = listener(ANY_PORT).await;
+        server.serve(listener, handler);
+        assert!(super::get(address).await.ends_with(over_http1));
+        let (mut client, _) = connect(address).await;
+        let (_, over_http2) = ask(&mut client, "http://a/").await.unwrap();
+        assert_eq!(over_http2, "false");
+    }
 }
 
 #[tokio::test]

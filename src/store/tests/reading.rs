@@ -5,7 +5,7 @@ use std::fs::File;
 use rustix::fs::{Advice, fadvise};
 
 use super::*;
-use crate::store::PIECE;
+use crate::{sendfile::Outlet, store::PIECE};
 
 const SIZE: usize = 3 * 1024 * 1024 + 7;
 
@@ -31,4 +31,24 @@ async fn a_blob_is_read_from_wherever_it_is() {
             assert_eq!(read.is_empty(), offset == SIZE);
         }
     }
+}
+
+/// Whatever the page cache has, no piece reaches past the end of the file.
+#[tokio::test]
+async fn a_piece_lies_within_the_file() {
+    let test = TestStore::new();
+    let digest = test.put(&content()).await;
+    let reader = test.store.open_blob(&digest).await.unwrap().unwrap();
+    let (size, outlet) = (SIZE as u64, Outlet::default());
+    for range in
+        [0..size, 5..size, size - 100_000..size, size - 100_000..size + 1, size..size + 99_999]
+    {
+        for cut in [0, 1, 70_000, SIZE as u64 - 50_000] {
+            let file = File::options().write(true).open(test.blob_path(&digest)).unwrap();
+            file.set_len(size - cut).unwrap();
+            let length = reader.piece(&range).map_or(0, |piece| outlet.pass(piece).len());
+            assert!(length as u64 <= (size - cut).saturating_sub(range.start), "{range:?}, {cut}");
+        }
+    }
+    assert!(reader.piece(&(0..1000)).is_none());
 }

@@ -1,0 +1,69 @@
+//! One client's way through a file, piece by piece.
+
+use std::{io, ops::Range};
+
+use bytes::Bytes;
+use tokio::task::{consume_budget, yield_now};
+
+use crate::{
+    sendfile::Outlet,
+    store::{BlobReader, PIECE},
+};
+
+/// A file, and what was sent of it.
+pub(super) struct Pieces {
+    reader: BlobReader,
+    outlet: Option<Outlet>,
+    /// Some went to the outlet.
+    passed: bool,
+}
+
+impl Pieces {
+    pub(super) fn new(reader: BlobReader, outlet: Option<Outlet>) -> Pieces {
+        Pieces { reader, outlet, passed: false }
+    }
+
+    /// The next piece of `rest`, which is shortened by it; to be sent at once. `None` when nothing is left.
+    pub(super) async fn next(&mut self, rest: &mut Range<u64>) -> io::Result<Option<Bytes>> {
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        // A client that is as fast as the page cache leaves time to the others.
+        if self.passed {
+            yield_now().await;
+        } else {
+            consume_budget().await;
+        }
+        let piece = match self.pass(rest) {
+            Some(piece) => piece,
+            None => self.read(rest).await?,
+        };
+        rest.start = rest.start.saturating_add(piece.len() as u64);
+        Ok(Some(piece))
+    }
+
+    /// Whether the client can have the rest from elsewhere after this error. Not of a file that is shorter than it
+    /// was and may have been sent with other bytes (see [`crate::sendfile`]).
+    pub(super) fn can_be_replaced(&self, error: &io::Error) -> bool {
+        !self.passed || error.kind() != io::ErrorKind::UnexpectedEof
+    }
+
+    fn pass(&mut self, rest: &Range<u64>) -> Option<Bytes> {
+        let piece = self.outlet.as_ref()?.pass(self.reader.piece(rest)?);
+        self.passed = true;
+        Some(piece)
+    }
+
+    /// The beginning of `rest`, which is not empty, in memory.
+    ///
+    /// # Errors
+    /// What the disk says, and [`io::ErrorKind::UnexpectedEof`] when the file ends before.
+    pub(super) async fn read(&self, rest: &Range<u64>) -> io::Result<Bytes> {
+        let length = rest.end.saturating_sub(rest.start).min(PIECE as u64);
+        let piece = self.reader.read_at(rest.start, length as usize).await?;
+        if piece.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(piece)
+    }
+}
