@@ -10,17 +10,23 @@ use crate::{
     store::{BlobReader, PIECE},
 };
 
+/// For how long nothing is looked for in the page cache once something was not there, in bytes. Even to
+/// send what the kernel has begun to read ahead may have to wait for the disk.
+const COLD: u64 = 16 * 1024 * 1024;
+
 /// A file, and what was sent of it.
 pub(super) struct Pieces {
     reader: BlobReader,
     outlet: Option<Outlet>,
     /// Some went to the outlet.
     passed: bool,
+    /// Up to where it is left to blocking threads.
+    cold_until: u64,
 }
 
 impl Pieces {
     pub(super) fn new(reader: BlobReader, outlet: Option<Outlet>) -> Pieces {
-        Pieces { reader, outlet, passed: false }
+        Pieces { reader, outlet, passed: false, cold_until: 0 }
     }
 
     /// The next piece of `rest`, which is shortened by it; to be sent at once. `None` when nothing is left.
@@ -34,7 +40,7 @@ impl Pieces {
         } else {
             consume_budget().await;
         }
-        let piece = match self.pass(rest) {
+        let piece = match self.at_hand(rest) {
             Some(piece) => piece,
             None => self.read(rest).await?,
         };
@@ -48,6 +54,19 @@ impl Pieces {
         !self.passed || error.kind() != io::ErrorKind::UnexpectedEof
     }
 
+    /// What the page cache has.
+    fn at_hand(&mut self, rest: &Range<u64>) -> Option<Bytes> {
+        if rest.start < self.cold_until {
+            return None;
+        }
+        let piece = self.pass(rest);
+        let piece = piece.or_else(|| self.reader.read_resident(rest.start, length(rest)));
+        if piece.is_none() {
+            self.cold_until = rest.start.saturating_add(COLD);
+        }
+        piece
+    }
+
     fn pass(&mut self, rest: &Range<u64>) -> Option<Bytes> {
         let piece = self.outlet.as_ref()?.pass(self.reader.piece(rest)?);
         self.passed = true;
@@ -59,11 +78,15 @@ impl Pieces {
     /// # Errors
     /// What the disk says, and [`io::ErrorKind::UnexpectedEof`] when the file ends before.
     pub(super) async fn read(&self, rest: &Range<u64>) -> io::Result<Bytes> {
-        let length = rest.end.saturating_sub(rest.start).min(PIECE as u64);
-        let piece = self.reader.read_at(rest.start, length as usize).await?;
+        let piece = self.reader.read_at(rest.start, length(rest)).await?;
         if piece.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(piece)
     }
+}
+
+/// Of the next piece that is read into memory.
+fn length(rest: &Range<u64>) -> usize {
+    rest.end.saturating_sub(rest.start).min(PIECE as u64) as usize
 }

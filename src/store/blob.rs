@@ -35,7 +35,7 @@ const UNKNOWN_SIZE_STEP: u64 = 64 * 1024 * 1024;
 pub struct BlobReader {
     file: Arc<File>,
     size: u64,
-    buffers: Buffers,
+    pub(super) buffers: Buffers,
     health: Health,
     /// Of a file in `blobs/`.
     origin: Option<Origin>,
@@ -97,8 +97,7 @@ impl BlobReader {
         self.size
     }
 
-    /// Up to `length` bytes at `offset`; empty only at the end. What is not in the page cache is read on a
-    /// blocking thread.
+    /// Up to `length` bytes at `offset`; empty only at the end. Reads on a blocking thread.
     ///
     /// # Errors
     /// What the disk says, and [`io::ErrorKind::UnexpectedEof`] when the file ends before
@@ -106,9 +105,6 @@ impl BlobReader {
     pub async fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
         let reader = self.clone();
         let mut buffer = self.buffers.take(length);
-        if self.read_resident(&mut buffer, offset) {
-            return Ok(Bytes::from_owner(buffer));
-        }
         let read = move || {
             buffer.fill(|room| reader.read_into(room, offset))?;
             Ok(Bytes::from_owner(buffer))

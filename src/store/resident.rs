@@ -8,9 +8,10 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use rustix::io::{ReadWriteFlags, preadv2};
 
-use super::{blob::BlobReader, buffers::Buffer};
+use super::blob::BlobReader;
 use crate::sendfile::{PIECE, Piece};
 
 /// Shorter pieces are copied: to send them as pieces of a file would take more calls.
@@ -36,14 +37,14 @@ impl BlobReader {
         (length as u64 >= LEAST_PIECE).then(|| Piece::new(file, range.start, length, lost))
     }
 
-    /// Fills `buffer` with what is in the page cache at `offset`. Tells whether there is any.
-    pub(super) fn read_resident(&self, buffer: &mut Buffer, offset: u64) -> bool {
-        buffer
-            .fill(|room| match self.read_at_once(room, offset) {
-                Ok(read) if read > 0 => Ok(read),
-                Ok(_) | Err(_) => Err(()),
-            })
-            .is_ok()
+    /// Up to `length` bytes at `offset`, if they are in the page cache.
+    pub fn read_resident(&self, offset: u64, length: usize) -> Option<Bytes> {
+        let mut buffer = self.buffers.take(length);
+        let filled = buffer.fill(|room| match self.read_at_once(room, offset) {
+            Ok(read) if read > 0 => Ok(read),
+            Ok(_) | Err(_) => Err(()),
+        });
+        filled.ok().map(|()| Bytes::from_owner(buffer))
     }
 
     /// How many of so many bytes at `offset` are in the page cache, as far as samples tell. The last is one,

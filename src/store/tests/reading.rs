@@ -26,6 +26,8 @@ async fn a_blob_is_read_from_wherever_it_is() {
                 let file = File::open(test.blob_path(&digest)).unwrap();
                 fadvise(&file, 0, None, Advice::DontNeed).unwrap();
             }
+            let resident = reader.read_resident(offset as u64, length).unwrap_or_default();
+            assert!(content[offset..].starts_with(&resident), "{length} at {offset}");
             let read = reader.read_at(offset as u64, length).await.unwrap();
             assert!(content[offset..].starts_with(&read), "{length} at {offset}");
             assert_eq!(read.is_empty(), offset == SIZE);
