@@ -114,13 +114,16 @@ impl Table {
         let mut earlier: Vec<Id> = Some(id).filter(is_earlier).into_iter().collect();
         let mut level = 0..earlier.len();
         for _ in 1..MAX_LEVELS {
-            for place in level.clone() {
-                let slot = earlier.get(place).and_then(|id| self.slots.get(*id));
-                let manifest = slot.and_then(|slot| slot.manifest.as_ref());
-                let children = manifest.into_iter().flat_map(|manifest| &manifest.children);
-                earlier.extend(children.copied().filter(is_earlier));
-            }
-            level = level.end..earlier.len();
+            let ids = earlier.get(level.clone()).unwrap_or_default();
+            let slots = ids.iter().filter_map(|id| self.slots.get(*id));
+            let manifests = slots.filter_map(|slot| slot.manifest.as_ref());
+            let children = manifests.flat_map(|manifest| manifest.children.iter().copied());
+            let mut below: Vec<Id> = children.filter(is_earlier).collect();
+            // Who lists one thing a thousand times, level by level, costs no more for it.
+            below.sort_unstable();
+            below.dedup();
+            level = earlier.len()..earlier.len() + below.len();
+            earlier.append(&mut below);
         }
         earlier.reverse();
         earlier.retain(|id| self.raise(*id, now));
