@@ -226,13 +226,13 @@ impl Handler {
 mod tests {
     use super::*;
 
-    fn size<F>(_: impl Fn(&'static Handler, Peer, Request<()>) -> F) -> usize {
+    fn size<F>(_: impl Fn(&'static Handler, Client, Request<()>) -> F) -> usize {
         size_of::<F>()
     }
 
     #[test]
     fn the_state_of_a_request_is_small() {
-        let size = size(|handler, peer, request| handler.answer(peer, request));
+        let size = size(|handler, client, request| handler.answer(client, request));
         assert!(size <= 4096, "{size} bytes");
     }
 }
