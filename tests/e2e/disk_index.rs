@@ -17,7 +17,7 @@ use crate::{
     small_disk::Disk,
 };
 
-/// Nothing is pinned but by command, and a pull is a check of its tag.
+/// Nothing leaves for the full disk, and a pull is a check of its tag.
 const CONFIG: &str = r#"
 [cache]
 min_free = "0B"
@@ -26,6 +26,7 @@ max_size = "100%"
 [[cache.rule]]
 match = "docker.io/**"
 tag_ttl = "0s"
+pin = true
 "#;
 
 /// In the order in which they are pulled at first.
@@ -78,6 +79,7 @@ fn what_was_used_on_a_full_disk_is_not_what_leaves() {
     let held = lab.impaired.larder.metric("larder_store_bytes");
     lab.impaired.larder.stop();
     lab.forget_index_json();
+    lab.pin_by_command_only();
     lab.impaired.hub.stop();
     let limited = format!("env LARDER_CACHE_MAX_SIZE={held}B {PROGRAM}");
     lab.impaired.larder.start_again(&lab.disk.inside(&limited));
@@ -174,6 +176,12 @@ impl Lab {
             "curl --fail --silent --output /dev/null http://{larder}/v2/{}",
             self.twin
         ))
+    }
+
+    fn pin_by_command_only(&self) {
+        let path = self.directory.path().join("larder/larder.toml");
+        let config = fs::read_to_string(&path).unwrap();
+        fs::write(&path, config.replace("pin = true\n", "")).unwrap();
     }
 
     fn forget_index_json(&self) {
