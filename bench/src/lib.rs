@@ -1,0 +1,4 @@
+//! What the programs of the bench share.
+
+pub mod machine;
+pub mod results;
