@@ -123,6 +123,7 @@ async fn every_client_of_many_gets_all() {
 
 /// The kernel sends, unless that is turned off.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs strace; tests/run installs it"]
 async fn the_kernel_sends_unless_told_otherwise() {
     for sendfile in [true, false] {
         let registry = FakeRegistry::start().await;
