@@ -38,10 +38,11 @@ fn measure(turn: &mut Turn<'_>) -> Result<(), Failure> {
 /// Bytes that were right.
 fn checked(bench: &Bench<'_>, site: &Site, http2: bool) -> Result<u64, Failure> {
     let (blobs, image) = (bench.contents.blobs(), bench.contents.small());
-    let manifests = [image.tagged(), image.digested()];
+    // Over HTTP/2 the client does not read what a tag means.
+    let manifests = [image.digested(), image.tagged()];
+    let manifests = if http2 { &manifests[..1] } else { &manifests };
     let mut bytes = 0;
-    for (of, connections) in
-        [(&blobs[..1], 1), (&blobs[1..2], 4), (&blobs[..2], 2), (&manifests[..], 4)]
+    for (of, connections) in [(&blobs[..1], 1), (&blobs[1..2], 4), (&blobs[..2], 2), (manifests, 4)]
     {
         let ask = bench.load.get(site, of).connections(connections).each(2).hashed();
         bytes += if http2 { ask.http2() } else { ask }.run()?.bytes;
