@@ -98,6 +98,9 @@ impl Follower {
             if self.ahead.is_none()
                 && let Some(stranded) = self.stranded.take()
             {
+                if self.pieces.is_cut_before(self.offset) {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 let held = self.held(&stranded).await;
                 self.alone = Some(self.rest().after(&stranded, held));
                 continue;

@@ -54,6 +54,11 @@ impl Pieces {
         !self.passed || error.kind() != io::ErrorKind::UnexpectedEof
     }
 
+    /// Whether the file, sent up to `offset`, may have been sent with other bytes than it had.
+    pub(super) fn is_cut_before(&self, offset: u64) -> bool {
+        self.passed && self.reader.ends_before(offset)
+    }
+
     /// What the page cache has.
     fn at_hand(&mut self, rest: &Range<u64>) -> Option<Bytes> {
         if rest.start < self.cold_until {

@@ -241,7 +241,7 @@ impl Streams {
 
     /// One part at least, more as long as upstream has room for them and the gap is not too far back.
     fn ask_for_more(&mut self, written: u64) {
-        let ahead = self.plan.length.saturating_mul(2 * self.plan.streams as u64);
+        let ahead = self.plan.length.saturating_mul(2).saturating_mul(self.plan.streams as u64);
         while self.next < self.plan.size {
             let under_way = self.tasks.len();
             let is_near = self.next.saturating_sub(written) < ahead;

@@ -48,8 +48,10 @@ impl Multipart {
         })
     }
 
-    /// The answer's body. Each part is begun when the one before it has ended.
-    pub(super) fn into_stream(self, mut blob: Blob) -> BlobStream {
+    /// The answer's body. Each part is begun when the one before it has ended, and would not know that the
+    /// file was cut while the kernel sent it: so none is sent by the kernel.
+    pub(super) fn into_stream(self, blob: Blob) -> BlobStream {
+        let mut blob = blob.through(None);
         let tail = text(self.tail());
         let parts = self.parts.clone();
         let framed = move |part: Range<u64>| {

@@ -113,6 +113,11 @@ impl BlobReader {
         read.inspect_err(|error| self.health.cannot_read(error))
     }
 
+    /// Whether the file ends before `offset` by now. What it says when it cannot be asked is yes.
+    pub fn ends_before(&self, offset: u64) -> bool {
+        self.file.metadata().map_or(true, |metadata| metadata.len() < offset)
+    }
+
     /// Reads what fits, and says how much that was. Empty-handed only at the end. Blocking.
     pub(super) fn read_into(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let read = loop {

@@ -96,6 +96,10 @@ impl DiskKeeper {
     }
 
     fn relieve(&mut self, store: &Arc<Shared>, refused: u64) {
+        // Before that, a layer may be here whose image is not known yet, and is pinned.
+        if !*store.looked_around.borrow() {
+            return;
+        }
         let now = Instant::now();
         if now >= self.rests_until && !store.relieve(refused) {
             self.rests_until = now + REST;

@@ -76,7 +76,7 @@ const WAYS: [Way; 7] = [
 impl Way {
     /// Whether the kernel sends the file.
     fn is_by_kernel(self) -> bool {
-        matches!(self, Way::Http1 | Way::Range | Way::Ranges)
+        matches!(self, Way::Http1 | Way::Range)
     }
 }
 

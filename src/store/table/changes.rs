@@ -165,6 +165,10 @@ impl Table {
     pub fn mark_untold(&mut self, place: &Untold, count: usize) -> Option<Untold> {
         match place {
             Untold::Slots(from) => {
+                if *from == 0 {
+                    // All of them come again.
+                    self.changes.proofs.clear();
+                }
                 self.mark_slots(*from, count);
                 let next = self.slots.next(*from, count);
                 Some(next.map_or_else(|| Untold::Names(Cursor::default()), Untold::Slots))

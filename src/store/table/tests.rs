@@ -181,6 +181,18 @@ fn changes_in_any_steps_make_the_same_table() {
     assert_eq!(anew.children(&digest("image")), table.children(&digest("image")));
 }
 
+/// However often the index breaks before it has heard of them.
+#[test]
+fn an_index_that_lost_everything_is_told_of_a_proof_once() {
+    let mut table = Table::default();
+    table.put_blob(&digest("a"), 1, at(1));
+    table.prove(&"ghcr.io/a".parse().unwrap(), &digest("a"), Proof::Blob, at(1));
+    for _ in 0..3 {
+        table.mark_all();
+    }
+    assert_eq!(table.take_changes(usize::MAX).proofs.len(), 1);
+}
+
 #[test]
 fn names_are_met_once_in_steps_of_any_size() {
     let mut table = Table::default();
