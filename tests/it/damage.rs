@@ -24,6 +24,7 @@ use crate::{
     scrub::flip_a_bit,
     support::{
         FakeRegistry, Fault, Gate, Image, TestMirror, Upstream,
+        admin::over_socket,
         client::Body,
         http2::{Http2, Stream, read},
         mirror::{blob_url, manifest_path},
@@ -408,6 +409,9 @@ async fn a_blob_that_passes_through_is_not_read_from_a_foreign_file() {
         .set("cache.min_free", "100%")
         .start()
         .await;
+    // Once all files are known, and one that is too much would have made room.
+    let socket = mirror.data_dir().join("admin.sock");
+    assert_eq!(over_socket(&socket, &["GET /api/v1/usage"], "").await.status, 200);
     fs::write(mirror.blob_path(&digest), random_bytes(2, 100_000)).unwrap();
     mirror.get(&blob_url("library/x", &digest)).await.expect(&blob).await;
     assert_eq!(mirror.metric(DAMAGED).await, 1.0);
