@@ -124,7 +124,7 @@ impl Checked {
 pub(super) fn verify(remote: &Remote, hasher: Hasher) -> io::Result<()> {
     let actual = hasher.finish();
     if actual != remote.digest {
-        return Err(failed(remote, &Failure::Digest(actual)));
+        return Err(failed(remote, &Failure::Digest { actual, sender: None }));
     }
     Ok(())
 }

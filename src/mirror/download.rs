@@ -1,7 +1,11 @@
 //! A download: one upstream body on its way into one file, and everyone who reads behind it.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    vec,
+};
 
+use bytes::Bytes;
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -11,7 +15,7 @@ use super::{remote::Remote, resume::Supply};
 use crate::{
     metrics::Metrics,
     oci::{Digest, Repository},
-    store::{BlobReader, BlobWriter, CannotTake, Hashed, Store},
+    store::{BlobReader, BlobWriter, CannotTake, Hashed, Store, WrongDigest},
     upstream::{self, BlobBody, Place, Rest, Upstream},
 };
 
@@ -101,8 +105,12 @@ pub(super) enum Failure {
     Upstream(upstream::Error),
     /// It cannot be written.
     Disk(CannotTake),
-    /// Its digest is this one.
-    Digest(Digest),
+    /// Its digest is another one.
+    Digest {
+        actual: Digest,
+        /// Who sent all its bytes; `None` if that were several, or nobody knows.
+        sender: Option<Place>,
+    },
 }
 
 /// A download whose bytes are on their way.
@@ -181,15 +189,15 @@ impl Download {
             Some(left) => self.go_on(means, left, deadline).await,
             None => self.begin(means, deadline).await,
         };
-        let Begun { writer, mut supply } = begun?;
+        let Begun { writer, supply } = begun?;
         let _ = self.opened.set(Opened { size: writer.size(), reader: writer.reader() });
         self.advance(Progress::Filling(writer.written()));
-        let failure = self.fill(means, &mut supply, writer).await.err()?;
+        let failure = self.fill(means, supply, writer).await.err()?;
         failure.report(&means.remote.metrics, &self.repository, &self.digest);
         let other = match failure {
-            Failure::Digest(_) => {
-                means.distrust_parts(supply.sender());
-                self.other_begin(&means.remote.upstream, supply.sender())
+            Failure::Digest { sender, .. } => {
+                means.distrust_parts(sender);
+                self.other_begin(&means.remote.upstream, sender)
             }
             Failure::Upstream(_) => None,
             // Its clients know, and go on alone.
@@ -267,19 +275,23 @@ impl Download {
     async fn fill(
         &self,
         means: &Means,
-        supply: &mut Supply,
+        mut supply: Supply,
         mut writer: BlobWriter,
     ) -> Result<(), Failure> {
-        self.fill_in_parts(means, supply, &mut writer).await?;
+        self.fill_in_parts(means, &mut supply, &mut writer).await?;
         while let Some(batch) = supply.next().await.map_err(|error| given_up(error, &writer))? {
-            let appended = writer.append(batch).await;
-            appended.map_err(|error| self.strand(&writer, error))?;
-            self.advance(Progress::Filling(writer.written()));
+            let feed = Feed::new(batch, supply, &writer, self.progress.clone());
+            let appended = writer.append(feed).await;
+            supply = appended.map_err(|error| self.strand(&writer, error))?.supply;
         }
         let hashed = writer.hash_all().await;
         hashed.map_err(|error| self.strand(&writer, error))?;
         let size = writer.written();
-        let verified = writer.verify().map_err(|wrong| Failure::Digest(wrong.actual))?;
+        let verified = writer.verify();
+        let verified = verified.map_err(|WrongDigest { actual }| Failure::Digest {
+            actual,
+            sender: supply.sender(),
+        })?;
         // Clients do not wait for the syncs.
         self.advance(Progress::Verified(size));
         if let Err(error) = verified.publish().await {
@@ -317,7 +329,7 @@ impl Failure {
             Failure::Disk(error) => {
                 tracing::debug!(%repository, %digest, %error, "the disk failed under a download")
             }
-            Failure::Digest(actual) => {
+            Failure::Digest { actual, .. } => {
                 tracing::warn!(%repository, %digest, %actual, "upstream sent wrong bytes")
             }
         }
@@ -328,8 +340,41 @@ impl Failure {
             Failure::Upstream(upstream::Error::Timeout(_)) => "stalled",
             Failure::Upstream(_) => "upstream",
             Failure::Disk(_) => "disk",
-            Failure::Digest(_) => "digest",
+            Failure::Digest { .. } => "digest",
         }
+    }
+}
+
+/// What a download appends to its file, without waiting for more. Clients read what it has gone past.
+struct Feed {
+    first: vec::IntoIter<Bytes>,
+    supply: Supply,
+    /// So much was given.
+    given: u64,
+    progress: watch::Sender<Progress>,
+}
+
+impl Feed {
+    /// Begins with `first`, behind what is written.
+    fn new(
+        first: Vec<Bytes>,
+        supply: Supply,
+        writer: &BlobWriter,
+        progress: watch::Sender<Progress>,
+    ) -> Feed {
+        Feed { first: first.into_iter(), supply, given: writer.written(), progress }
+    }
+}
+
+impl Iterator for Feed {
+    type Item = Bytes;
+
+    /// What was given before has been written by now.
+    fn next(&mut self) -> Option<Bytes> {
+        self.progress.send_replace(Progress::Filling(self.given));
+        let next = self.first.next().or_else(|| self.supply.at_hand())?;
+        self.given = self.given.saturating_add(next.len() as u64);
+        Some(next)
     }
 }
 

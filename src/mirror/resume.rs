@@ -95,7 +95,7 @@ impl Supply {
     /// it answers, or when what it answers to a question for a part is none.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, upstream::Error> {
         // With all bytes here there is nothing to ask for, however their body ended.
-        while self.end.or(self.rest.size) != Some(self.rest.start) {
+        while !self.is_at_end() {
             let Some(body) = &mut self.body else {
                 match self.ask().await {
                     Ok(()) => {}
@@ -107,11 +107,24 @@ impl Supply {
                 continue;
             };
             match next_batch(body).await {
-                Ok(batch) => return Ok(self.count(batch)),
+                Ok(batch) => return Ok(batch.map(|batch| self.count_all(batch))),
                 Err(error) => self.pause(Trouble::Broken(error)).await?,
             }
         }
         Ok(None)
+    }
+
+    /// The next bytes, if they are here already. What else there is to say, [`Supply::next`] says.
+    pub(super) fn at_hand(&mut self) -> Option<Bytes> {
+        if self.is_at_end() {
+            return None;
+        }
+        let chunk = self.body.as_mut()?.chunk().now_or_never()?.ok()??;
+        Some(self.count(chunk))
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.end.or(self.rest.size) == Some(self.rest.start)
     }
 
     async fn ask(&mut self) -> Result<(), upstream::Error> {
@@ -141,17 +154,19 @@ impl Supply {
         Ok(())
     }
 
+    fn count_all(&mut self, batch: Vec<Bytes>) -> Vec<Bytes> {
+        batch.into_iter().map(|chunk| self.count(chunk)).collect()
+    }
+
     /// What is behind the end is dropped.
-    fn count(&mut self, mut batch: Option<Vec<Bytes>>) -> Option<Vec<Bytes>> {
-        for chunk in batch.iter_mut().flatten() {
-            let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.rest.start));
-            chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-            self.rest.start = self.rest.start.saturating_add(chunk.len() as u64);
-            if !chunk.is_empty() {
-                self.tries.forget();
-            }
+    fn count(&mut self, mut chunk: Bytes) -> Bytes {
+        let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.rest.start));
+        chunk.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        self.rest.start = self.rest.start.saturating_add(chunk.len() as u64);
+        if !chunk.is_empty() {
+            self.tries.forget();
         }
-        batch
+        chunk
     }
 
     /// Waits until upstream may be asked again, unless the mirror stops.

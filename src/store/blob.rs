@@ -1,5 +1,6 @@
 //! Blobs as they are read, and as they are written: append, verify, publish.
 
+mod appending;
 mod parts;
 
 use std::{
@@ -49,8 +50,8 @@ pub struct Origin {
 }
 
 /// A blob being written: an append-only file under `downloads/`, removed when dropped
-/// unpublished, unless it is left to the next writer. After an [`append`](BlobWriter::append) that failed or was dropped in mid-way
-/// only its readers are of use.
+/// unpublished, unless it is left to the next writer. After an [`append`](BlobWriter::append) that failed
+/// or was dropped in mid-way only its readers are of use.
 #[derive(Debug)]
 pub struct BlobWriter {
     store: Arc<Shared>,
@@ -275,35 +276,6 @@ impl BlobWriter {
         self.written
     }
 
-    /// Appends and hashes, on a blocking thread.
-    ///
-    /// # Errors
-    /// When there is no room for more, or the disk fails. The writer is broken then.
-    pub async fn append(&mut self, chunks: Vec<Bytes>) -> Result<(), CannotTake> {
-        let appended = self.try_append(chunks).await;
-        appended.inspect_err(|_| self.partial.discard())
-    }
-
-    async fn try_append(&mut self, chunks: Vec<Bytes>) -> Result<(), CannotTake> {
-        self.break_until_done()?;
-        let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        self.reserve(self.written.saturating_add(length)).await?;
-        let step = Step {
-            store: Arc::clone(&self.store),
-            partial: Arc::clone(&self.partial),
-            hashed: self.hashing.at_hand().map_err(CannotTake::Failing)?,
-            written: self.written,
-        };
-        let step = blocking(move || step.append(&chunks)).await;
-        let step = step.map_err(CannotTake::Failing)??;
-        if let Some(hashed) = step.hashed {
-            self.hashing = Hashing::here_with(hashed);
-        }
-        self.written = step.written;
-        self.broken = false;
-        Ok(())
-    }
-
     /// The writer is of no use until what begins now is done. Fails if something before was not.
     fn break_until_done(&mut self) -> Result<(), CannotTake> {
         match std::mem::replace(&mut self.broken, true) {
@@ -393,35 +365,6 @@ impl VerifiedBlob {
         })?;
         partial.published();
         Ok(())
-    }
-}
-
-/// What an append needs and changes, moved to a blocking thread and back.
-struct Step {
-    store: Arc<Shared>,
-    /// Keeps the digest from another writer until the bytes are written.
-    partial: Arc<Partial>,
-    /// `None`: the hash follows the file.
-    hashed: Option<Hashed>,
-    written: u64,
-}
-
-impl Step {
-    fn append(mut self, chunks: &[Bytes]) -> Result<Step, CannotTake> {
-        still_whole(self.partial.file(), self.written).map_err(CannotTake::Failing)?;
-        if let Some(hashed) = &mut self.hashed {
-            let caught_up = hashed.catch_up(self.partial.file(), self.written);
-            caught_up.map_err(CannotTake::Failing)?;
-        }
-        for chunk in chunks {
-            let written = self.partial.file().write_all_at(chunk, self.written);
-            written.map_err(|error| self.store.room.failed(error))?;
-            if let Some(hashed) = &mut self.hashed {
-                hashed.update(chunk);
-            }
-            self.written = self.written.saturating_add(chunk.len() as u64);
-        }
-        Ok(self)
     }
 }
 

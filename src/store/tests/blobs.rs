@@ -102,6 +102,26 @@ async fn an_append_that_was_dropped_breaks_the_writer() {
     assert!(writer.verify().is_err());
 }
 
+/// Over several turns, and beyond what was reserved.
+#[tokio::test]
+async fn what_comes_meanwhile_is_appended_too() {
+    let test = TestStore::new();
+    let chunks: Vec<Bytes> = (0..20).map(|n| Bytes::from(vec![n; 1 << 20])).collect();
+    let content = chunks.concat();
+    let digest = sha256(&content);
+    let mut writer = test.store.create_blob(&digest, Some(3 << 20)).await.unwrap();
+    let growing = writer.reader().file().clone();
+    let mut given = 0;
+    let source = chunks.into_iter().inspect(move |chunk| {
+        assert_eq!(growing.metadata().unwrap().len(), given, "what came before is there");
+        given += chunk.len() as u64;
+    });
+    assert!(writer.append(source).await.unwrap().next().is_none());
+    assert_eq!(writer.written(), content.len() as u64);
+    writer.verify().unwrap().publish().await.unwrap();
+    assert!(test.read(&digest).await.unwrap() == content);
+}
+
 #[tokio::test]
 async fn followers_read_the_growing_file() {
     let test = TestStore::new();
