@@ -42,7 +42,7 @@ impl Pieces {
         }
         let piece = match self.at_hand(rest) {
             Some(piece) => piece,
-            None => self.read(rest).await?,
+            None => self.bring(rest).await?,
         };
         rest.start = rest.start.saturating_add(piece.len() as u64);
         Ok(Some(piece))
@@ -76,6 +76,17 @@ impl Pieces {
         let piece = self.outlet.as_ref()?.pass(self.reader.piece(rest)?);
         self.passed = true;
         Some(piece)
+    }
+
+    /// What the page cache has not: brought there to be sent, or else in memory.
+    async fn bring(&mut self, rest: &Range<u64>) -> io::Result<Bytes> {
+        if let Some(outlet) = &self.outlet
+            && let Some(piece) = self.reader.brought_piece(rest).await
+        {
+            self.passed = true;
+            return Ok(outlet.pass(piece));
+        }
+        self.read(rest).await
     }
 
     /// The beginning of `rest`, which is not empty, in memory.

@@ -5,7 +5,10 @@ use std::fs::File;
 use rustix::fs::{Advice, fadvise};
 
 use super::*;
-use crate::{sendfile::Outlet, store::PIECE};
+use crate::{
+    sendfile::{Outlet, PIECE as PIECE_OF_FILE},
+    store::PIECE,
+};
 
 const SIZE: usize = 3 * 1024 * 1024 + 7;
 
@@ -32,6 +35,28 @@ async fn a_blob_is_read_from_wherever_it_is() {
             assert!(content[offset..].starts_with(&read), "{length} at {offset}");
             assert_eq!(read.is_empty(), offset == SIZE);
         }
+    }
+}
+
+/// Of a file that the page cache has forgotten, no more is brought for a client than its range wants and the file has.
+#[tokio::test]
+async fn a_piece_is_brought_from_the_disk() {
+    let test = TestStore::new();
+    let digest = test.put(&content()).await;
+    let reader = test.store.open_blob(&digest).await.unwrap().unwrap();
+    let (size, outlet) = (SIZE as u64, Outlet::default());
+    let file = File::options().write(true).open(test.blob_path(&digest)).unwrap();
+    for (range, expected) in [
+        (0..size, PIECE_OF_FILE),
+        (7..100_007, 100_000),
+        (size - 50_000..size, 50_000),
+        (size - 50_000..size + 1, 50_000),
+        (size..size + 50_000, 0),
+        (0..1000, 0),
+    ] {
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        let piece = reader.brought_piece(&range).await;
+        assert_eq!(piece.map_or(0, |piece| outlet.pass(piece).len()), expected, "{range:?}");
     }
 }
 
