@@ -4,6 +4,7 @@ use std::{
     fs::{File, Metadata},
     io,
     os::unix::fs::OpenOptionsExt as _,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -135,10 +136,7 @@ impl Shared {
     /// which whoever fetches the blob will replace. Blocking.
     pub fn open_readable(&self, digest: &Digest) -> io::Result<Option<(File, Metadata)>> {
         let path = self.directory.blob(digest);
-        // A pipe in its place would wait for somebody to write to it.
-        let no_waiting = OFlags::NONBLOCK.bits().cast_signed();
-        let opened = File::options().read(true).custom_flags(no_waiting).open(&path);
-        match opened {
+        match open_without_waiting(&path) {
             Ok(file) => {
                 let metadata = file.metadata()?;
                 Ok(Some((file, metadata)))
@@ -159,4 +157,10 @@ impl Shared {
         let files = found.filter(|(_, metadata)| metadata.is_file());
         Ok(files.map(|(_, metadata)| metadata.len()))
     }
+}
+
+/// Opens what is there to be read. A pipe would wait for somebody to write to it.
+pub fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let no_waiting = OFlags::NONBLOCK.bits().cast_signed();
+    File::options().read(true).custom_flags(no_waiting).open(path)
 }

@@ -73,9 +73,10 @@ impl Shared {
         taken.and_then(|taken| taken).map_err(|error| self.room.failed(error))
     }
 
-    /// Waits for its turn, and then until an eviction has made room, if it can. Tells whether it
-    /// has made any.
+    /// Waits until all files are known, for its turn, and then until an eviction has made room, if it can.
+    /// Tells whether it has made any.
     async fn make_room(self: &Arc<Self>, bytes: u64) -> bool {
+        self.looked_around().await;
         let Some(turn) = self.turn_to_evict().await else {
             return false;
         };

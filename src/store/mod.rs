@@ -364,8 +364,7 @@ impl Store {
 
     /// Returns once memory agrees with the files in `blobs/`, as far as they could be looked at.
     pub async fn looked_around(&self) {
-        // The sender lives as long as this.
-        let _ = self.0.looked_around.subscribe().wait_for(|done| *done).await;
+        self.0.looked_around().await;
     }
 
     /// Writes what is only in memory, syncs, and marks a clean stop if all could be written. What is
@@ -380,6 +379,13 @@ impl Store {
 }
 
 impl Shared {
+    /// As [`Store::looked_around`]. Before that, a layer may be here whose image is not known yet, and is
+    /// pinned: nothing may be chosen to go.
+    async fn looked_around(&self) {
+        // The sender lives as long as this.
+        let _ = self.looked_around.subscribe().wait_for(|done| *done).await;
+    }
+
     fn close(&self) -> io::Result<()> {
         let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
         let running = std::mem::take(&mut *keepers);

@@ -5,7 +5,7 @@
 //! the rebuild; meanwhile every look-up that misses looks at the disk.
 
 use std::{
-    fs::{self, File, ReadDir},
+    fs::{self, ReadDir},
     io,
     num::NonZero,
     sync::{
@@ -19,6 +19,7 @@ use super::{
     Shared,
     blob::BlobReader,
     directory::{ALGORITHMS, Directory},
+    files::open_without_waiting,
     manifest::begins_like_json,
     memory::STEP,
     table::Sight,
@@ -143,7 +144,7 @@ impl Shared {
             return Ok(false);
         }
         let _name = self.names.take(digest);
-        let file = match File::open(self.directory.blob(digest)) {
+        let file = match open_without_waiting(&self.directory.blob(digest)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             file => file?,
         };

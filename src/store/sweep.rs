@@ -47,6 +47,7 @@ impl Sweep {
     /// # Errors
     /// What the disk says.
     pub async fn run(self, unreachable: &[Registry]) -> io::Result<Swept> {
+        self.store.looked_around().await;
         let Some(turn) = self.store.turn_to_evict().await else {
             return Ok(Swept::default());
         };
@@ -63,6 +64,7 @@ impl Sweep {
     /// # Errors
     /// What the disk says.
     pub async fn plan(self, unreachable: &[Registry]) -> io::Result<Plan> {
+        self.store.looked_around().await;
         let unreachable = unreachable.to_vec();
         blocking(move || Plan::make(self.store, unreachable, self.now)).await?
     }

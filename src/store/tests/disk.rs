@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::symlink;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
 use super::*;
 
 impl TestStore {
@@ -171,4 +173,18 @@ async fn a_deleted_layout_is_written_again_and_no_blob_looked_at() {
         test.path("index.json").exists() && test.path("oci-layout").exists()
     });
     assert!(!test.store.has(&unknown));
+}
+
+/// Nobody will ever write to it.
+#[tokio::test]
+async fn a_pipe_in_the_place_of_a_blob_holds_up_nothing() {
+    let test = TestStore::new();
+    let kept = test.put(b"kept").await;
+    test.store.close().await;
+    let pipe = test.blob_path(&sha256(b"pipe"));
+    mknodat(CWD, pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let test = test.restart().await;
+    let looking = tokio::time::timeout(Duration::from_secs(10), test.store.looked_around());
+    assert!(looking.await.is_ok());
+    assert!(test.store.has(&kept));
 }

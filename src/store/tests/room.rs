@@ -239,6 +239,27 @@ async fn a_full_disk_takes_nothing_that_is_pinned_or_offline() {
     assert!(!test.store.0.relieve(4096));
 }
 
+/// Before that, a layer may be here whose image is not known yet, and is pinned.
+#[tokio::test]
+async fn nothing_goes_before_all_files_are_known() {
+    let test = roomy(4).await;
+    test.store.looked_around().await;
+    let kept = test.put(&content(0, 3)).await;
+    test.clock.advance(200 * DAY);
+    test.store.0.looked_around.send_replace(false);
+    let sweep = test.store.begin_sweep();
+    let sweep = tokio::spawn(async move { sweep.run(&[]).await });
+    let (new, size) = (sha256(b"new"), Some(3 * MIB));
+    let refused = test.store.create_blob(&new, size).await;
+    assert!(matches!(refused, Err(CannotTake::NoRoom(_))));
+    assert!(test.store.has(&kept) && !sweep.is_finished());
+
+    test.store.0.looked_around.send_replace(true);
+    sweep.await.unwrap().unwrap();
+    assert!(!test.store.has(&kept));
+    test.store.create_blob(&new, size).await.unwrap();
+}
+
 #[tokio::test]
 async fn small_files_count_as_their_blocks() {
     let test = TestStore::new();
