@@ -12,7 +12,10 @@
 use std::{collections::VecDeque, ops::Range};
 
 use bytes::Bytes;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -62,9 +65,9 @@ struct Streams {
     next: u64,
     /// Asked for and not taken in, in order. The writer ends within the first.
     coming: VecDeque<Coming>,
-    tasks: JoinSet<Result<Supply, Trouble>>,
+    tasks: JoinSet<(Supply, Result<(), Trouble>)>,
     stop: CancellationToken,
-    /// Who sent all parts that have come to their end; `None` if that were several, or nobody knows.
+    /// Who sent all parts that have ended, or were stopped; `None` if that were several, or nobody knows.
     sender: Option<Place>,
 }
 
@@ -74,6 +77,9 @@ struct Coming {
     /// Up to where it is in the file.
     arrived: watch::Receiver<u64>,
 }
+
+/// A part that has come to its end, or to some other: what is left of its supply, and why.
+type Ended = Result<(Supply, Result<(), Trouble>), JoinError>;
 
 /// Why there are no more parts.
 enum Trouble {
@@ -210,7 +216,7 @@ impl Streams {
     async fn next_arrived(&mut self, written: u64) -> Result<Option<u64>, Trouble> {
         loop {
             while let Some(ended) = self.tasks.try_join_next() {
-                self.note_end(ended.map_err(|_| Trouble::Lost)?)?;
+                self.note_end(ended)?;
             }
             self.ask_for_more(written);
             while self.coming.front().is_some_and(|first| first.end <= written) {
@@ -226,17 +232,21 @@ impl Streams {
             tokio::select! {
                 Ok(()) = first.arrived.changed() => {}
                 Some(ended) = self.tasks.join_next() => {
-                    self.note_end(ended.map_err(|_| Trouble::Lost)?)?;
+                    self.note_end(ended)?;
                 }
                 else => return Err(Trouble::Lost),
             }
         }
     }
 
-    fn note_end(&mut self, ended: Result<Supply, Trouble>) -> Result<(), Trouble> {
-        let sender = ended?.sender();
-        self.sender = self.sender.filter(|_| self.sender == sender);
-        Ok(())
+    /// Notes who sent what came of a part.
+    fn note_end(&mut self, ended: Ended) -> Result<Supply, Trouble> {
+        let Ok((supply, brought)) = ended else {
+            self.sender = None;
+            return Err(Trouble::Lost);
+        };
+        self.sender = self.sender.filter(|sender| supply.sender() == Some(*sender));
+        brought.map(|()| supply)
     }
 
     /// One part at least, more as long as upstream has room for them and the gap is not too far back.
@@ -262,10 +272,14 @@ impl Streams {
         start..self.next
     }
 
-    fn start(&mut self, supply: Supply, range: Range<u64>) {
+    fn start(&mut self, mut supply: Supply, range: Range<u64>) {
         let (arriving, arrived) = watch::channel(range.start);
         self.coming.push_back(Coming { end: range.end, arrived });
-        self.tasks.spawn(bring(supply, self.file.clone(), arriving, self.stop.clone()));
+        let (file, stop) = (self.file.clone(), self.stop.clone());
+        self.tasks.spawn(async move {
+            let brought = bring(&mut supply, file, arriving, stop).await;
+            (supply, brought)
+        });
     }
 
     /// Returns when no part is written any more, with the body of the whole if it was still on its way.
@@ -273,7 +287,7 @@ impl Streams {
         self.stop.cancel();
         let mut whole = None;
         while let Some(ended) = self.tasks.join_next().await {
-            let stopped = ended.ok().and_then(Result::ok);
+            let stopped = self.note_end(ended).ok();
             whole = whole.or(stopped.and_then(Supply::whole));
         }
         whole
@@ -294,11 +308,11 @@ impl Trouble {
 
 /// Writes one part to its place, to its end unless it is stopped.
 async fn bring(
-    mut supply: Supply,
+    supply: &mut Supply,
     file: PartWriter,
     arriving: watch::Sender<u64>,
     stop: CancellationToken,
-) -> Result<Supply, Trouble> {
+) -> Result<(), Trouble> {
     // A write that has begun is waited for: nobody may write when the parts have been stopped.
     while let Some(gathered) = stop.run_until_cancelled(supply.next()).await {
         let gathered = gathered.map_err(|error| Trouble::Upstream(supply.place(), error))?;
@@ -308,7 +322,7 @@ async fn bring(
         file.write_at(batch, start).await.map_err(Trouble::Disk)?;
         arriving.send_replace(start.saturating_add(length));
     }
-    Ok(supply)
+    Ok(())
 }
 
 #[cfg(test)]
