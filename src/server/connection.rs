@@ -108,8 +108,9 @@ where
     let service = service_fn(move |request| {
         handler(client.clone(), target::in_origin_form(request)).map(Ok::<_, Infallible>)
     });
+    let glances = Glances::default();
     let connection = http1::Builder::new()
-        .timer(Glances)
+        .timer(glances.clone())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES as usize)
         .serve_connection(TokioIo::new(stream), service);
@@ -119,7 +120,8 @@ where
         let never = Glances::every(glance::PERIOD).await;
         match never {}
     };
-    drive(connection, never, signals).await
+    // It has only limits for heads: at the end, nobody waits for the rest of one.
+    drive(connection, never, || glances.end(), signals).await
 }
 
 async fn serve_http2<F, Fut, B>(
@@ -155,14 +157,15 @@ where
         .initial_stream_window_size(RECEIVE_WINDOW)
         .initial_connection_window_size(RECEIVE_WINDOW)
         .serve_connection(TokioIo::new(stream), service);
-    drive(connection, idle, &terms.signals).await
+    drive(connection, idle, || (), &terms.signals).await
 }
 
 /// Lets a connection go on until it ends. It is asked to once it is `idle` or the server stops,
-/// and may then finish what is running, unless it is cut.
+/// and may then finish what is running, unless it is cut; `ending` is called before.
 async fn drive<C: GracefulConnection<Error = hyper::Error>>(
     connection: C,
     idle: impl Future<Output = ()>,
+    ending: impl FnOnce(),
     signals: &Signals,
 ) -> hyper::Result<()> {
     let mut connection = pin!(connection);
@@ -180,6 +183,7 @@ async fn drive<C: GracefulConnection<Error = hyper::Error>>(
         ended = connection.as_mut() => return ended,
         _ = end.next() => {}
     }
+    ending();
     connection.as_mut().graceful_shutdown();
     signals.cut.run_until_cancelled(connection).await.unwrap_or(Ok(()))
 }

@@ -5,6 +5,10 @@
 use std::{
     convert::Infallible,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -14,13 +18,23 @@ use hyper::rt::{Sleep, Timer};
 /// How often a connection is woken to look at the time: a limit is kept to this.
 pub(super) const PERIOD: Duration = Duration::from_secs(5);
 
-/// A timer whose sleepers wake nobody: they have to be looked at.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Glances;
+/// A timer whose sleepers wake nobody: they have to be looked at. Clones end together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Glances {
+    ended: Arc<AtomicBool>,
+}
 
-struct Until(Instant);
+struct Until {
+    deadline: Instant,
+    ended: Arc<AtomicBool>,
+}
 
 impl Glances {
+    /// From now on, every time is over.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
     /// Wakes the task that waits for it every `period`, and never ends.
     pub(super) async fn every(period: Duration) -> Infallible {
         let mut ticks = tokio::time::interval(period);
@@ -36,7 +50,7 @@ impl Timer for Glances {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        Box::pin(Until(deadline))
+        Box::pin(Until { deadline, ended: Arc::clone(&self.ended) })
     }
 }
 
@@ -44,7 +58,8 @@ impl Future for Until {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<()> {
-        if Instant::now() < self.0 { Poll::Pending } else { Poll::Ready(()) }
+        let is_over = self.ended.load(Ordering::Relaxed) || Instant::now() >= self.deadline;
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -69,7 +84,7 @@ mod tests {
         let service =
             service_fn(async |_| Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())));
         let connection = http1::Builder::new()
-            .timer(Glances)
+            .timer(Glances::default())
             .header_read_timeout(LIMIT)
             .serve_connection(TokioIo::new(server), service);
         let begun = Instant::now();

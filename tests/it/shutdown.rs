@@ -3,6 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::support::{
     FakeRegistry, Fault, Gate, Response, TestMirror, Upstream, binary::Daemon, client::Body,
@@ -102,7 +106,28 @@ async fn an_idle_connection_does_not_delay_the_end() {
     let mirror = TestMirror::builder().upstream(Upstream::docker_io(&registry));
     let mut daemon = Daemon::start(mirror).await;
     let _kept_alive = daemon.client().get("/v2/").await;
-    let _silent = tokio::net::TcpStream::connect(daemon.client().address()).await.unwrap();
+    let _silent = TcpStream::connect(daemon.client().address()).await.unwrap();
+    daemon.client().get("/v2/").await;
+    let asked = Instant::now();
+    daemon.signal("TERM");
+    assert_eq!(daemon.ended().await.code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
+/// Who has not asked for anything yet is not waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_head_does_not_delay_the_end() {
+    let registry = FakeRegistry::start().await;
+    let mirror = TestMirror::builder().upstream(Upstream::docker_io(&registry));
+    let mut daemon = Daemon::start(mirror.set("drain_timeout", "60s")).await;
+    let mut connections = Vec::new();
+    for before in ["", "GET /v2/ HTTP/1.1\r\nhost: m\r\n\r\n"] {
+        let mut connection = TcpStream::connect(daemon.client().address()).await.unwrap();
+        connection.write_all(format!("{before}GET /v2/ HTTP/1.1\r\nho").as_bytes()).await.unwrap();
+        connections.push(connection);
+    }
+    let answered = connections.last_mut().unwrap().read(&mut [0; 1024]).await.unwrap();
+    assert_ne!(answered, 0);
     daemon.client().get("/v2/").await;
     let asked = Instant::now();
     daemon.signal("TERM");
