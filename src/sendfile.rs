@@ -235,9 +235,12 @@ fn place_in_blank(slice: &[u8]) -> Option<usize> {
     (place < BLANK.len() && !slice.is_empty()).then_some(place)
 }
 
-/// Whether it is the file that failed, and not the client that has gone.
+/// Whether it is the file that failed, and not the client that has gone: it ended, its disk or its server
+/// does not give it, or the file system has found it damaged.
 fn is_the_files(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::UnexpectedEof || Errno::from_io_error(error) == Some(Errno::IO)
+    let of_files = [Errno::IO, Errno::STALE, Errno::UCLEAN, Errno::BADMSG];
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || Errno::from_io_error(error).is_some_and(|errno| of_files.contains(&errno))
 }
 
 fn strayed() -> io::Error {
@@ -379,6 +382,22 @@ mod tests {
             let _client = Some(client).filter(|_| is_told);
             assert!(write(&mut socket, [blank].into()).await.is_err());
             assert_eq!(told.load(Ordering::Relaxed), usize::from(is_told));
+        }
+    }
+
+    #[test]
+    fn errors_of_files_are_told_from_those_of_connections() {
+        let table = [
+            (Errno::IO, true),
+            (Errno::STALE, true),
+            (Errno::UCLEAN, true),
+            (Errno::BADMSG, true),
+            (Errno::PIPE, false),
+            (Errno::CONNRESET, false),
+            (Errno::TIMEDOUT, false),
+        ];
+        for (errno, is_the_files) in table {
+            assert_eq!(super::is_the_files(&errno.into()), is_the_files, "{errno}");
         }
     }
 

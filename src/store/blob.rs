@@ -152,8 +152,8 @@ impl BlobReader {
     }
 
     /// The kernel was to send a piece of the file, and could not.
-    pub(super) fn gave_less(self, error: &io::Error) {
-        self.health.cannot_read(error);
+    pub(super) fn cannot_be_sent(self, error: &io::Error) {
+        self.health.cannot_send(error);
         if let Some(origin) = self.origin {
             tokio::task::spawn_blocking(move || origin.look_again());
         }

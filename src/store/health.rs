@@ -96,6 +96,12 @@ impl Health {
         self.tell("a file of the store cannot be read: upstream is asked instead", error);
     }
 
+    /// A file that is there could not be sent to its end. Whoever wanted it comes again.
+    pub fn cannot_send(&self, error: &io::Error) {
+        self.suspect(error);
+        self.tell("a file of the store cannot be sent to its end: its client is cut", error);
+    }
+
     /// The store cannot take something.
     pub fn cannot_take(&self, reason: &CannotTake) {
         if let CannotTake::NoRoom(_) = reason

@@ -52,7 +52,7 @@ impl BlobReader {
     /// So many bytes at `offset`, which are in the page cache, if they are worth it.
     fn piece_of(&self, offset: u64, length: usize) -> Option<Piece> {
         let reader = self.clone();
-        let lost = move |error: &io::Error| reader.gave_less(error);
+        let lost = move |error: &io::Error| reader.cannot_be_sent(error);
         let file = Arc::clone(self.file());
         (length >= LEAST_PIECE).then(|| Piece::new(file, offset, length, lost))
     }
