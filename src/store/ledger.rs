@@ -67,8 +67,14 @@ impl Ledger {
 impl Hold {
     /// The file system knows of all of it now.
     pub fn is_allocated(&mut self) {
-        let unallocated = std::mem::take(&mut self.unallocated);
-        self.ledger.0.unallocated.fetch_sub(unallocated, SeqCst);
+        self.is_written(self.unallocated);
+    }
+
+    /// So many bytes more were written, of which the file system knows now, if it did not before.
+    pub fn is_written(&mut self, bytes: u64) {
+        let known = bytes.min(self.unallocated);
+        self.unallocated = self.unallocated.saturating_sub(known);
+        self.ledger.0.unallocated.fetch_sub(known, SeqCst);
     }
 
     /// Bytes held.
@@ -123,11 +129,15 @@ mod tests {
         one.is_allocated();
         assert_eq!(figures(), (15, 5));
         one.merge(other);
+        one.is_written(3);
+        assert_eq!(figures(), (15, 2));
+        one.is_written(7);
+        assert_eq!(figures(), (15, 0));
         let left = ledger.hold_on_disk(7);
-        assert_eq!(figures(), (22, 5));
+        assert_eq!(figures(), (22, 0));
         let taken = one.take();
         drop(one);
-        assert_eq!(figures(), (22, 5));
+        assert_eq!(figures(), (22, 0));
         drop(taken);
         assert_eq!(figures(), (7, 0));
         drop(left);

@@ -116,7 +116,7 @@ impl Room {
         length: u64,
     ) -> Result<(), CannotTake> {
         match allocate(file, offset, length) {
-            // It cannot set anything aside: what is held is not free, whatever it says.
+            // It cannot set anything aside: what is held is not free, whatever it says, until it is written.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(errno) => {
                 let error = errno.into();

@@ -108,6 +108,7 @@ impl Step {
             hashed.update(chunk);
         }
         self.written = self.written.saturating_add(chunk.len() as u64);
+        self.partial.hold().is_written(chunk.len() as u64);
         Ok(())
     }
 }

@@ -34,6 +34,7 @@ impl PartWriter {
             let written = self.partial.file().write_all_at(chunk, offset);
             written.map_err(|error| self.store.room.failed(error))?;
             offset = offset.saturating_add(chunk.len() as u64);
+            self.partial.hold().is_written(chunk.len() as u64);
         }
         Ok(())
     }
