@@ -35,13 +35,17 @@ const ROOM: u64 = 1024 * 1024;
 /// How long nothing is evicted for a full disk after that was of no use.
 const REST: Duration = Duration::from_secs(60);
 
+/// How long nothing is evicted for a full disk after that was of use. Some file systems say only then that
+/// what was removed is free.
+const SETTLING: Duration = Duration::from_secs(10);
+
 /// The one that looks after the disk. Owned by a thread of its own, which must not keep the store
 /// alive.
 #[derive(Debug)]
 pub struct DiskKeeper {
     store: Weak<Shared>,
     looked: Instant,
-    /// Nothing is to be gained before by an eviction.
+    /// Nothing is to be gained before by an eviction, as far as is known.
     rests_until: Instant,
     /// The directory was not where it had been, or not all there: the table may know of files that are
     /// gone, and not of some that are there.
@@ -95,15 +99,18 @@ impl DiskKeeper {
         }
     }
 
-    fn relieve(&mut self, store: &Arc<Shared>, refused: u64) {
-        // Before that, a layer may be here whose image is not known yet, and is pinned.
+    /// Makes room where `refused` bytes could not be written, unless it is too early to tell whether there is
+    /// some. Blocking.
+    pub fn relieve(&mut self, store: &Arc<Shared>, refused: u64) {
+        // As in `Shared::looked_around`.
         if !*store.looked_around.borrow() {
             return;
         }
-        let now = Instant::now();
-        if now >= self.rests_until && !store.relieve(refused) {
-            self.rests_until = now + REST;
+        if Instant::now() < self.rests_until {
+            return;
         }
+        let pause = if store.relieve(refused) { SETTLING } else { REST };
+        self.rests_until = Instant::now() + pause;
     }
 
     fn recover(&mut self, store: &Shared) {

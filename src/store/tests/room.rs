@@ -3,6 +3,7 @@
 use std::{io, os::unix::fs::MetadataExt as _};
 
 use super::*;
+use crate::store::trial::DiskKeeper;
 
 const MIB: u64 = 1 << 20;
 
@@ -221,6 +222,21 @@ async fn what_a_quota_refuses_is_made_room_for() {
     assert_eq!(test.store.trouble(), None);
     assert!(!test.store.0.relieve(30 * MIB), "what never fits evicts nothing");
     assert_eq!(evicted(&test, "min_free"), 10);
+}
+
+/// The second look comes before the file system says that there is room.
+#[tokio::test]
+async fn what_has_just_gone_is_not_made_up_for_by_more() {
+    let test = TestStore::new();
+    test.store.looked_around().await;
+    for n in 0..32 {
+        test.put(&content(n, 1)).await;
+    }
+    let mut keeper = DiskKeeper::new(Arc::downgrade(&test.store.0));
+    for _ in 0..2 {
+        keeper.relieve(&test.store.0, 6 * MIB);
+        assert_eq!(test.metrics.store_blobs.get(), 32 - 10);
+    }
 }
 
 /// What cannot be fetched again, or is to stay, stays.
