@@ -31,8 +31,9 @@ pub struct Accounted {
 pub struct Account {
     metrics: Arc<Metrics>,
     method: Method,
-    /// Its query, which may hold what is nobody's business, is not logged.
-    uri: Uri,
+    /// Without the query, which may hold what is nobody's business. A copy: what is parsed of a head keeps all
+    /// of it in memory, and a body may take hours.
+    path: Box<str>,
     peer: Peer,
     started: Instant,
     /// The endpoint's name, as a label.
@@ -71,11 +72,11 @@ pub struct Part {
 
 impl Account {
     /// Opens the account of a request that has just come in.
-    pub fn open(metrics: Arc<Metrics>, method: Method, uri: Uri, peer: Peer) -> Account {
+    pub fn open(metrics: Arc<Metrics>, method: Method, uri: &Uri, peer: Peer) -> Account {
         Account {
             metrics,
             method,
-            uri,
+            path: uri.path().into(),
             peer,
             started: Instant::now(),
             endpoint: "other",
@@ -156,7 +157,7 @@ impl http_body::Body for Accounted {
                 self.account.add(frame.data_ref().map_or(0, Bytes::len))
             }
             Poll::Ready(Some(Err(error))) => {
-                tracing::debug!(path = self.account.uri.path(), %error, "the body is cut");
+                tracing::debug!(path = &*self.account.path, %error, "the body is cut");
             }
             Poll::Ready(None) => self.account.end(),
             Poll::Pending => {}
@@ -190,7 +191,7 @@ impl Drop for Account {
         tracing::debug!(
             client = %self.peer,
             method = %self.method,
-            path = self.uri.path(),
+            path = &*self.path,
             status = self.status.map(|status| status.as_u16()),
             bytes = self.sent.bytes,
             seconds = took.as_secs_f64(),
@@ -230,5 +231,20 @@ fn method_label(method: &Method) -> &'static str {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_keeps_no_head_in_memory() {
+        let head = Bytes::from("/v2/library/busybox/manifests/latest?ns=docker.io".to_owned());
+        let uri = Uri::from_maybe_shared(head.clone()).unwrap();
+        let account = Account::open(Arc::new(Metrics::new()), Method::GET, &uri, Peer::Unix);
+        drop(uri);
+        assert!(head.is_unique());
+        assert_eq!(&*account.path, "/v2/library/busybox/manifests/latest");
     }
 }

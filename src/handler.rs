@@ -41,7 +41,7 @@ impl Handler {
 
     /// Answers one request; its body, if it has one, is not read.
     pub async fn answer<B>(&self, client: Client, request: Request<B>) -> Response<Accounted> {
-        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let (method, uri) = (request.method().clone(), request.uri());
         let mut account = Account::open(self.metrics.clone(), method, uri, client.peer);
         let response = self.respond(client, &request, &mut account).await;
         account.attach(response)
