@@ -12,10 +12,20 @@ pub struct Measure {
     /// In what; empty for a count.
     pub unit: &'static str,
     /// What is wanted, if anything is.
-    pub goal: Option<Goal>,
+    pub goals: Goals,
 }
 
-/// That the figure of one rival is so many times that of another, at least or at most.
+/// What is wanted of one measure.
+#[derive(Debug, Clone, Copy)]
+pub enum Goals {
+    None,
+    One(Goal),
+    Both(Goal, Goal),
+    /// One of them is enough.
+    Either(Goal, Goal),
+}
+
+/// That the figure of one rival is so many times another figure, at least or at most.
 #[derive(Debug, Clone, Copy)]
 pub struct Goal {
     whose: Rival,
@@ -28,6 +38,7 @@ pub struct Goal {
 enum Bound {
     AtLeast,
     AtMost,
+    Below,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +47,8 @@ enum Base {
     Nginx,
     /// One rival.
     Of(Rival),
+    /// Another measure of the same rival.
+    Own(&'static str),
     /// The unit.
     One,
 }
@@ -59,50 +72,89 @@ pub struct Figures {
 impl Measure {
     /// A measure that only informs.
     pub const fn new(of: &'static str, unit: &'static str) -> Measure {
-        Measure { of, unit, goal: None }
+        Measure { of, unit, goals: Goals::None }
     }
 
     /// The same with a goal of Larder's: so many times the best nginx, at least.
     pub const fn at_least_nginx(self, times: f64) -> Measure {
-        self.with(Goal { whose: Rival::Larder, bound: Bound::AtLeast, times, base: Base::Nginx })
+        self.and(Goal::larder(Bound::AtLeast, times, Base::Nginx))
     }
 
     /// So many times the best nginx, at most.
     pub const fn at_most_nginx(self, times: f64) -> Measure {
-        self.with(Goal { whose: Rival::Larder, bound: Bound::AtMost, times, base: Base::Nginx })
+        self.and(Goal::larder(Bound::AtMost, times, Base::Nginx))
     }
 
     /// So many times what it takes without a cache, at most.
     pub const fn at_most_direct(self, times: f64) -> Measure {
-        let base = Base::Of(Rival::Direct);
-        self.with(Goal { whose: Rival::Larder, bound: Bound::AtMost, times, base })
+        self.and(Goal::larder(Bound::AtMost, times, Base::Of(Rival::Direct)))
     }
 
     /// So many units, at most.
     pub const fn at_most(self, times: f64) -> Measure {
-        self.with(Goal { whose: Rival::Larder, bound: Bound::AtMost, times, base: Base::One })
+        self.and(Goal::larder(Bound::AtMost, times, Base::One))
     }
 
     /// That several streams give so many times what one gives, at least.
     pub const fn streams_at_least(self, times: f64) -> Measure {
-        let base = Base::Of(Rival::Larder);
-        self.with(Goal { whose: Rival::LarderStreams, bound: Bound::AtLeast, times, base })
+        let goal = Goal::larder(Bound::AtLeast, times, Base::Of(Rival::Larder));
+        self.and(Goal { whose: Rival::LarderStreams, ..goal })
     }
 
-    const fn with(self, goal: Goal) -> Measure {
-        Measure { goal: Some(goal), ..self }
+    /// That it takes less with prefetch than without a cache.
+    pub const fn prefetch_below_direct(self) -> Measure {
+        let goal = Goal::larder(Bound::Below, 1.0, Base::Of(Rival::Direct));
+        self.and(Goal { whose: Rival::LarderPrefetch, ..goal })
+    }
+
+    /// As good as the goal that it has: so many times another measure, at most.
+    pub const fn or_at_most_own(self, times: f64, of: &'static str) -> Measure {
+        let Goals::One(first) = self.goals else { panic!("there is no goal to choose from") };
+        let goals = Goals::Either(first, Goal::larder(Bound::AtMost, times, Base::Own(of)));
+        Measure { goals, ..self }
+    }
+
+    const fn and(self, goal: Goal) -> Measure {
+        let goals = match self.goals {
+            Goals::None => Goals::One(goal),
+            Goals::One(first) => Goals::Both(first, goal),
+            Goals::Both(..) | Goals::Either(..) => panic!("there are two goals already"),
+        };
+        Measure { goals, ..self }
+    }
+}
+
+impl Goals {
+    /// In words, as "≥ 1.1 × nginx"; the unit is the measure's.
+    pub fn text(&self, unit: &str) -> String {
+        match self {
+            Goals::None => String::new(),
+            Goals::One(goal) => goal.text(unit),
+            Goals::Both(one, other) => format!("{}; {}", one.text(unit), other.text(unit)),
+            Goals::Either(one, other) => format!("{} or {}", one.text(unit), other.text(unit)),
+        }
     }
 }
 
 impl Goal {
-    /// In words, as "≥ 1.1 × nginx"; the unit is the measure's.
-    pub fn text(&self, unit: &str) -> String {
-        let bound = if self.bound == Bound::AtLeast { "≥" } else { "≤" };
-        match self.base {
-            Base::Nginx => format!("{bound} {} × nginx", self.times),
-            Base::Of(rival) => format!("{bound} {} × {}", self.times, rival.name()),
-            Base::One => format!("{bound} {} {unit}", self.times).trim_end().to_owned(),
-        }
+    const fn larder(bound: Bound, times: f64, base: Base) -> Goal {
+        Goal { whose: Rival::Larder, bound, times, base }
+    }
+
+    fn text(&self, unit: &str) -> String {
+        let whose = if self.whose == Rival::Larder { "" } else { self.whose.name() };
+        let bound = match self.bound {
+            Bound::AtLeast => "≥",
+            Bound::AtMost => "≤",
+            Bound::Below => "<",
+        };
+        let base = match self.base {
+            Base::Nginx => "× nginx".to_owned(),
+            Base::Of(rival) => format!("× {}", rival.name()),
+            Base::Own(of) => format!("× {of}"),
+            Base::One => unit.to_owned(),
+        };
+        format!("{whose} {bound} {} {base}", self.times).trim().to_owned()
     }
 
     /// How far the medians are from it. `None`: one of them is missing.
@@ -110,9 +162,9 @@ impl Goal {
         let base = match self.base {
             Base::One => 1.0,
             Base::Of(rival) => figures.median(of, rival)?,
+            Base::Own(of) => figures.median(of, self.whose)?,
             Base::Nginx => {
-                let all = [Rival::Nginx, Rival::NginxThreads, Rival::NginxSlices];
-                let all = all.into_iter().filter_map(|rival| figures.median(of, rival));
+                let all = Rival::NGINX.into_iter().filter_map(|rival| figures.median(of, rival));
                 all.reduce(if self.bound == Bound::AtLeast { f64::max } else { f64::min })?
             }
         };
@@ -120,6 +172,7 @@ impl Goal {
         let reached = match self.bound {
             Bound::AtLeast => ratio >= self.times,
             Bound::AtMost => ratio <= self.times,
+            Bound::Below => ratio < self.times,
         };
         Some(Outcome { ratio, reached })
     }

@@ -8,7 +8,7 @@ use std::{
 use larder_bench::machine;
 
 use crate::{
-    figures::{Figures, Measure},
+    figures::{Figures, Goal, Goals, Measure, Outcome},
     rivals::{Programs, Rival},
     rounds::Found,
     rows::Row,
@@ -40,7 +40,11 @@ pub fn section(
 /// One row's table, and why it has gaps.
 fn table(text: &mut String, Found { row, figures, failures }: &Found) -> fmt::Result {
     let rivals = figures.rivals();
-    writeln!(text, "\n### {}\n\n{}\n", row.title, row.about)?;
+    write!(text, "\n### {}\n\n{}", row.title, row.about)?;
+    if row.repeats > 1 {
+        write!(text, " Each round measures {} times.", row.repeats)?;
+    }
+    writeln!(text, "\n")?;
     write!(text, "| |")?;
     rivals.iter().try_for_each(|rival| write!(text, " {} |", rival.name()))?;
     writeln!(text, " Larder's goal | is |")?;
@@ -72,12 +76,27 @@ fn title(Measure { of, unit, .. }: &Measure) -> String {
 
 /// The last two cells.
 fn goal(measure: &Measure, figures: &Figures) -> String {
-    let Some(goal) = measure.goal else { return " |".to_owned() };
-    let is = goal.outcome(measure.of, figures).map_or("–".to_owned(), |outcome| {
-        let verdict = if outcome.reached { "yes" } else { "**no**" };
-        format!("{}, {verdict}", number(outcome.ratio))
-    });
-    format!("{} | {is}", goal.text(measure.unit))
+    let outcome = |goal: &Goal| goal.outcome(measure.of, figures);
+    let is = match &measure.goals {
+        Goals::None => return " |".to_owned(),
+        Goals::One(goal) => verdict(&[outcome(goal)]),
+        Goals::Both(one, other) => {
+            format!("{}; {}", verdict(&[outcome(one)]), verdict(&[outcome(other)]))
+        }
+        Goals::Either(one, other) => verdict(&[outcome(one), outcome(other)]),
+    };
+    format!("{} | {is}", measure.goals.text(measure.unit))
+}
+
+/// How far it is from each of several goals, of which one is enough.
+fn verdict(outcomes: &[Option<Outcome>]) -> String {
+    let known: Vec<_> = outcomes.iter().flatten().collect();
+    let ratios: Vec<_> = known.iter().map(|outcome| number(outcome.ratio)).collect();
+    match known.iter().any(|outcome| outcome.reached) {
+        _ if known.is_empty() => "–".to_owned(),
+        true => format!("{}, yes", ratios.join(" or ")),
+        false => format!("{}, **no**", ratios.join(" or ")),
+    }
 }
 
 /// With three significant digits, or all before the point.

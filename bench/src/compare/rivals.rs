@@ -20,8 +20,12 @@ pub enum Rival {
     Larder,
     /// Larder that asks for four ranges of a large blob at once.
     LarderStreams,
+    /// Larder that fetches layers beside the six that skopeo takes at a time.
+    LarderPrefetch,
     /// nginx, with what is fastest while everything is in the page cache.
     Nginx,
+    /// nginx as most people have it: it opens the file of each hit.
+    NginxPlain,
     /// nginx that reads and writes files on other threads.
     NginxThreads,
     /// nginx that caches pieces of 4 MiB, so that who waits for a blob waits for the next piece only.
@@ -60,10 +64,12 @@ pub struct Programs {
 
 impl Rival {
     /// All of them.
-    pub const ALL: [Rival; 8] = [
+    pub const ALL: [Rival; 10] = [
         Rival::Larder,
         Rival::LarderStreams,
+        Rival::LarderPrefetch,
         Rival::Nginx,
+        Rival::NginxPlain,
         Rival::NginxThreads,
         Rival::NginxSlices,
         Rival::Distribution,
@@ -71,12 +77,18 @@ impl Rival {
         Rival::Direct,
     ];
 
+    /// All that are nginx.
+    pub const NGINX: [Rival; 4] =
+        [Rival::Nginx, Rival::NginxPlain, Rival::NginxThreads, Rival::NginxSlices];
+
     /// Its column, and its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Rival::Larder => "larder",
             Rival::LarderStreams => "larder-streams",
+            Rival::LarderPrefetch => "larder-prefetch",
             Rival::Nginx => "nginx",
+            Rival::NginxPlain => "nginx-plain",
             Rival::NginxThreads => "nginx-aio",
             Rival::NginxSlices => "nginx-slice",
             Rival::Distribution => "docker-registry",
@@ -88,8 +100,12 @@ impl Rival {
     /// What it says of its version.
     pub fn version(self, programs: &Programs) -> String {
         let (program, argument) = match self {
-            Rival::Larder | Rival::LarderStreams => (programs.larder.as_path(), "--version"),
-            Rival::Nginx | Rival::NginxThreads | Rival::NginxSlices => ("nginx".as_ref(), "-v"),
+            Rival::Larder | Rival::LarderStreams | Rival::LarderPrefetch => {
+                (programs.larder.as_path(), "--version")
+            }
+            Rival::Nginx | Rival::NginxPlain | Rival::NginxThreads | Rival::NginxSlices => {
+                ("nginx".as_ref(), "-v")
+            }
             Rival::Distribution => ("docker-registry".as_ref(), "--version"),
             Rival::Drayage => (programs.drayage.as_path(), "--version"),
             Rival::Direct => return "no cache".to_owned(),
@@ -114,13 +130,18 @@ impl Rival {
         let command = match self {
             Rival::Larder => larder::command(&programs.larder, &assignment, "")?,
             Rival::LarderStreams => {
-                larder::command(&programs.larder, &assignment, "[download]\nstreams = 4\n")?
+                larder::command(&programs.larder, &assignment, larder::STREAMS)?
             }
-            Rival::Nginx => nginx::command(&assignment, nginx::WHOLE)?,
+            Rival::LarderPrefetch => {
+                larder::command(&programs.larder, &assignment, larder::PREFETCH)?
+            }
+            Rival::Nginx => nginx::command(&assignment, &[nginx::WHOLE, nginx::KEPT_OPEN])?,
+            Rival::NginxPlain => nginx::command(&assignment, &[nginx::WHOLE])?,
             Rival::NginxThreads => {
-                nginx::command(&assignment, &[nginx::WHOLE, nginx::THREADS].concat())?
+                let files = [nginx::WHOLE, nginx::KEPT_OPEN, nginx::THREADS];
+                nginx::command(&assignment, &files)?
             }
-            Rival::NginxSlices => nginx::command(&assignment, nginx::SLICES)?,
+            Rival::NginxSlices => nginx::command(&assignment, &[nginx::SLICES, nginx::KEPT_OPEN])?,
             Rival::Distribution => distribution::command(&assignment)?,
             Rival::Drayage => drayage::command(&programs.drayage, &assignment)?,
             Rival::Direct => return Ok(None),

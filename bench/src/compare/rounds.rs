@@ -12,7 +12,7 @@ use crate::{
 pub struct Found {
     pub row: &'static Row,
     pub figures: Figures,
-    /// Who could not go on, and why; once for each.
+    /// Who failed, and how.
     pub failures: Vec<(Rival, String)>,
 }
 
@@ -35,29 +35,38 @@ pub fn run(
         .map(|&row| Found { row, figures: Figures::default(), failures: Vec::new() })
         .collect();
     for round in 0..rounds {
-        for found in &mut all {
-            let mut order = found.row.rivals_of(round, rivals);
-            if round % 2 == 1 {
-                order.reverse();
-            }
-            order.into_iter().for_each(|rival| found.take(bench, rival, round));
-        }
+        all.iter_mut().for_each(|found| found.take_round(bench, rivals, round));
     }
     all
 }
 
 impl Found {
-    /// Gives one rival its turn, unless it has failed before.
-    fn take(&mut self, bench: &Bench<'_>, rival: Rival, round: usize) {
-        if self.failures.iter().any(|(failed, _)| *failed == rival) {
-            return;
+    /// Every other time in the reverse order.
+    fn take_round(&mut self, bench: &Bench<'_>, rivals: &[Rival], round: usize) {
+        for repeat in 0..self.row.repeats {
+            let mut order = self.row.rivals_of(round, rivals);
+            if (round + repeat) % 2 == 1 {
+                order.reverse();
+            }
+            order.into_iter().for_each(|rival| self.take_turn(bench, rival, round));
         }
-        eprintln!("== {} of {}, round {}", self.row.name, rival.name(), round + 1);
-        let mut turn = Turn { bench, rival, figures: &mut self.figures };
-        if let Err(failure) = (self.row.measure)(&mut turn) {
+    }
+
+    /// Gives one rival its turn, and if it fails another one. Who fails again has no more.
+    fn take_turn(&mut self, bench: &Bench<'_>, rival: Rival, round: usize) {
+        while self.times_failed(rival) < 2 {
+            eprintln!("== {} of {}, round {}", self.row.name, rival.name(), round + 1);
+            let mut turn = Turn { bench, rival, figures: &mut self.figures };
+            let Err(failure) = (self.row.measure)(&mut turn) else { return };
             eprintln!("   failed: {failure}");
-            self.failures.push((rival, failure.to_string()));
+            let then = ["was measured again", "was left out"][self.times_failed(rival)];
+            let failure = format!("failed in round {}, and {then}: {failure}", round + 1);
+            self.failures.push((rival, failure));
         }
+    }
+
+    fn times_failed(&self, rival: Rival) -> usize {
+        self.failures.iter().filter(|(failed, _)| *failed == rival).count()
     }
 }
 

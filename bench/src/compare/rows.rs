@@ -18,6 +18,9 @@ use crate::{Failure, rivals::Rival, rounds::Turn};
 /// How long whatever has no end of its own is measured.
 const TIME: Duration = Duration::from_millis(1500);
 
+/// The same where it is measured several times in a round.
+const HIT_TIME: Duration = Duration::from_millis(700);
+
 /// One measurement, with figures of its own.
 pub struct Row {
     /// On the command line.
@@ -30,6 +33,8 @@ pub struct Row {
     pub rivals: &'static [Rival],
     /// Of whom in the first round only, because it takes them long and is of no goal.
     pub once: &'static [Rival],
+    /// How often in every round: what takes little time is of little worth alone.
+    pub repeats: usize,
     /// Of whom not, and why.
     pub absent: &'static [(Rival, &'static str)],
     /// Measures the rival whose turn it is.

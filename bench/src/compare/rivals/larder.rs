@@ -5,7 +5,14 @@ use std::{fs, io, path::Path, process::Command};
 use super::Assignment;
 use crate::server::free_address;
 
-/// `settings` go to the end of the file.
+/// Four requests at once for a large blob.
+pub const STREAMS: &str = "[download]\nstreams = 4\n";
+
+/// Prefetch is on as Larder comes, but takes only what is idle of six downloads, which are all that
+/// skopeo begins at once, and of half of sixteen connections.
+pub const PREFETCH: &str = "max_connections = 32\n[download]\nmax_concurrent = 12\n";
+
+/// `settings` go to the end of the file, which is about upstream.
 pub fn command(program: &Path, assignment: &Assignment<'_>, settings: &str) -> io::Result<Command> {
     let Assignment { upstream, listen, tls, directory } = assignment;
     let tls = tls.map_or(String::new(), |identity| {

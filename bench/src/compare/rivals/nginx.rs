@@ -1,7 +1,7 @@
 //! nginx as a cache in front of a registry.
 //!
 //! One request for many clients (`proxy_cache_lock`, with limits that no download reaches), files
-//! at once where they stay, kept open, sent by sendfile; connections to upstream are kept; no log.
+//! at once where they stay, sent by sendfile; connections to upstream are kept; no log.
 //! It verifies nothing, follows no redirect and fetches no token, so what it costs is the least
 //! that a cache which writes files can cost.
 
@@ -16,14 +16,17 @@ pub const WHOLE: &str = "proxy_cache_key $uri;";
 pub const SLICES: &str = "slice 4m; proxy_set_header Range $slice_range; \
                           proxy_cache_key $uri$slice_range;";
 
+/// Files stay open for the next hit.
+pub const KEPT_OPEN: &str = "open_file_cache max=10000 inactive=300s; open_file_cache_valid 300s;";
+
 /// Files are read and written on other threads, so that a slow disk stalls no other client.
 pub const THREADS: &str = "aio threads; aio_write on;";
 
 /// `files` says which files there are, and how they are read and written.
-pub fn command(assignment: &Assignment<'_>, files: &str) -> io::Result<Command> {
+pub fn command(assignment: &Assignment<'_>, files: &[&str]) -> io::Result<Command> {
     let directory = &assignment.directory;
     let file = directory.join("nginx.conf");
-    fs::write(&file, config(assignment, files))?;
+    fs::write(&file, config(assignment, &files.join("\n            ")))?;
     let mut command = Command::new("nginx");
     command.arg("-p").arg(directory).arg("-c").arg(file).arg("-e").arg(directory.join("error.log"));
     Ok(command)
@@ -56,8 +59,6 @@ http {{
     tcp_nodelay on;
     keepalive_requests 1000000000;
     keepalive_timeout 300s;
-    open_file_cache max=10000 inactive=300s;
-    open_file_cache_valid 300s;
     proxy_cache_path {cache} keys_zone=registry:16m levels=1:2
         use_temp_path=off max_size=100g inactive=30d;
     upstream registry {{

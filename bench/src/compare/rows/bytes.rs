@@ -17,6 +17,7 @@ pub const ROW: Row = Row {
             and compared with its digest. Whoever gives other bytes is measured no further here.",
     rivals: &[],
     once: &[Rival::Larder, Rival::Nginx, Rival::NginxThreads, Rival::Distribution, Rival::Drayage],
+    repeats: 1,
     absent: &[],
     measure,
 };

@@ -16,6 +16,7 @@ pub const ROW: Row = Row {
             cache; meanwhile one connection asks for a manifest again and again.",
     rivals: &[Rival::Larder, Rival::Nginx, Rival::NginxThreads],
     once: &[],
+    repeats: 1,
     absent: &[],
     measure,
 };

@@ -20,6 +20,7 @@ pub const ROW: Row = Row {
             drayage verify what they store.",
     rivals: &[Rival::Larder, Rival::Nginx, Rival::NginxThreads, Rival::Distribution, Rival::Direct],
     once: &[Rival::Drayage],
+    repeats: 1,
     absent: &[],
     measure,
 };

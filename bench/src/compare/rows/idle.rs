@@ -18,6 +18,7 @@ pub const ROW: Row = Row {
             empty cache. What they share counts for each.",
     rivals: &[Rival::Larder],
     once: &[Rival::Nginx, Rival::NginxThreads, Rival::Distribution, Rival::Drayage],
+    repeats: 1,
     absent: &[],
     measure,
 };

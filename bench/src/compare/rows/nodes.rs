@@ -14,9 +14,11 @@ pub const ROW: Row = Row {
     title: "1,000 images × 50 nodes",
     about: "Each of 50 nodes pulls 1,000 small images, each in a random order of its own: the \
             manifest by tag, the config and three layers of 4 to 64 KiB. The cache is empty at \
-            first. A hit is a manifest that somebody had got before.",
-    rivals: &[Rival::Larder, Rival::Nginx],
+            first. A hit is a manifest that somebody had got before. `nginx-plain` has no \
+            `open_file_cache`.",
+    rivals: &[Rival::Larder, Rival::Nginx, Rival::NginxPlain],
     once: &[Rival::Drayage],
+    repeats: 1,
     absent: &[(Rival::Distribution, "asks upstream at every pull, which takes minutes")],
     measure,
 };

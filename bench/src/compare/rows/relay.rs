@@ -16,6 +16,7 @@ pub const ROW: Row = Row {
             `download.streams = 4`.",
     rivals: &[Rival::Larder, Rival::LarderStreams, Rival::Nginx, Rival::Direct],
     once: &[],
+    repeats: 1,
     absent: &[
         (Rival::Distribution, "has the one stream of the line, as nginx"),
         (Rival::Drayage, "has the one stream of the line, as nginx"),

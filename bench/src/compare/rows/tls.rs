@@ -1,6 +1,6 @@
 //! Blob hits over TLS.
 
-use super::{Row, TIME};
+use super::{HIT_TIME, Row};
 use crate::{
     Failure,
     bench::{Line, Speech},
@@ -14,8 +14,9 @@ pub const ROW: Row = Row {
     title: "Blob hit over TLS 1.3, AES-128-GCM",
     about: "One blob of 256 MiB again and again over connections that stay open; an HTTP/2 \
             connection carries one request at a time.",
-    rivals: &[Rival::Larder, Rival::Nginx, Rival::Distribution],
-    once: &[],
+    rivals: &[Rival::Larder, Rival::Nginx],
+    once: &[Rival::Distribution],
+    repeats: 3,
     absent: &[(Rival::Drayage, "speaks TLS only as a transparent proxy")],
     measure,
 };
@@ -55,7 +56,7 @@ fn measure(turn: &mut Turn<'_>) -> Result<(), Failure> {
     bench.load.get(&site, &blob).requests(1).run()?;
     site.settle();
     for (connections, http2, rate, cost) in &RUNS {
-        let ask = bench.load.get(&site, &blob).connections(*connections).during(TIME);
+        let ask = bench.load.get(&site, &blob).connections(*connections).during(HIT_TIME);
         let report = if *http2 { ask.http2() } else { ask }.run()?;
         turn.found(rate, report.mb_per_second);
         turn.found(cost, report.usage()?.cpu_seconds_per_gb);
