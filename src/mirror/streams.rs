@@ -183,11 +183,14 @@ fn is_welcome(remote: &Remote) -> bool {
     remote.upstream.has_spare_connections() && !remote.upstream.wants_pause()
 }
 
-/// Parts of equal length, about two for each stream.
+/// Parts of equal length, as many for one stream as for the other, so that none has the last part for
+/// itself: two each, unless they were too small or too large.
 fn part_length(left: u64, streams: usize) -> u64 {
-    let wished = left / (streams as u64).saturating_mul(2);
-    let parts = left.div_ceil(wished.clamp(SMALLEST, LARGEST));
-    left.div_ceil(parts)
+    let streams = streams as u64;
+    let at_least = left.div_ceil(streams.saturating_mul(LARGEST));
+    let at_most = left / streams.saturating_mul(SMALLEST);
+    let parts = streams.saturating_mul(at_most.clamp(1, 2).max(at_least));
+    left.div_ceil(parts).max(SMALLEST)
 }
 
 impl Streams {
@@ -332,16 +335,19 @@ mod tests {
     #[test]
     fn parts_are_equal_and_neither_small_nor_large() {
         let table = [
-            (16 * MIB, 4, 4 * MIB),
-            (256 * MIB, 4, 32 * MIB),
-            (100 * MIB, 4, 100 * MIB / 8),
-            (10_000 * MIB, 4, 33_500_831),
-            (17 * MIB, 2, 17 * MIB / 4),
-            (u64::MAX, usize::MAX, 4 * MIB),
+            (16 * MIB, 4, 4 * MIB, 4),
+            (16 * MIB, 8, 4 * MIB, 4),
+            (20 * MIB, 4, 5 * MIB, 4),
+            (256 * MIB, 4, 32 * MIB, 8),
+            (256 * MIB + 1, 4, 256 * MIB / 12 + 1, 12),
+            (100 * MIB, 4, 100 * MIB / 8, 8),
+            (10_000 * MIB, 4, 33_182_785, 316),
+            (17 * MIB, 2, 17 * MIB / 4, 4),
+            (u64::MAX, usize::MAX, 4 * MIB, u64::MAX.div_ceil(4 * MIB)),
         ];
-        for (left, streams, want) in table {
+        for (left, streams, want, parts) in table {
             let length = part_length(left, streams);
-            assert_eq!(length, want, "{left} by {streams}");
+            assert_eq!((length, left.div_ceil(length)), (want, parts), "{left} by {streams}");
         }
     }
 }
