@@ -28,6 +28,15 @@ const ANNOUNCEMENTS: u64 = 10_000;
 pub(super) type TagFlights = Flights<(Repository, Tag), Checked>;
 pub(super) type Announcements = Cache<(Repository, Tag), Announced>;
 
+/// What a client wants to know of a tag.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// What it means.
+    Meaning,
+    /// The manifest that it means.
+    Manifest,
+}
+
 /// A HEAD's answer. It is remembered until the manifest is here, so that those who only look do
 /// not ask upstream each time.
 #[derive(Clone)]
@@ -41,8 +50,8 @@ pub(super) struct Announced {
 pub(super) enum Checked {
     /// A HEAD told all about the manifest.
     Announced(Announced),
-    /// The manifest itself is here: upstream's HEAD is of no use and a GET brought it, or the tag
-    /// has just become fresh.
+    /// The manifest itself is here: a GET brought it where a HEAD is of no use, or the tag has just
+    /// become fresh.
     Fetched(Arc<Content>),
 }
 
@@ -112,7 +121,8 @@ impl Mirror {
         cached: Option<Cached>,
         deadline: Instant,
     ) -> Result<Found, Error> {
-        match self.ask(mirrored, &cached, deadline, self.check_tag(repository, tag)).await {
+        let check = self.check_tag(repository, tag, Wanted::Meaning);
+        match self.ask(mirrored, &cached, deadline, check).await {
             Ok(Checked::Fetched(content)) => Ok(self.answered(repository, cached, content)),
             Ok(Checked::Announced(Announced { found, .. })) => match &cached {
                 Some(Cached { content, .. }) if content.digest == found.digest => {
@@ -172,7 +182,7 @@ impl Mirror {
         tag: Tag,
         spending: Spending,
     ) -> Result<Arc<Content>, Error> {
-        match self.check_tag(&repository, &tag).await? {
+        match self.check_tag(&repository, &tag, Wanted::Manifest).await? {
             Checked::Announced(announced) => {
                 self.fetch_announced(&repository, &tag, &announced, spending).await
             }
@@ -241,18 +251,19 @@ impl Mirror {
         cached.as_ref().is_some_and(|cached| !self.is_too_old(mirrored, cached.checked_at))
     }
 
-    /// Asks upstream what the tag means now; one HEAD for all who want to know.
+    /// Asks upstream what the tag means now, once for all who want to know.
     async fn check_tag(
         self: &Arc<Self>,
         repository: &Repository,
         tag: &Tag,
+        wanted: Wanted,
     ) -> Result<Checked, Error> {
         self.refuse_absent(&Absent::manifest(repository, &Reference::Tag(tag.clone())))?;
         if let Some(announced) = self.fresh_announcement(repository, tag)? {
             return Ok(Checked::Announced(announced));
         }
         let key = (repository.clone(), tag.clone());
-        let check = || self.clone().ask_for_tag(repository.clone(), tag.clone());
+        let check = || self.clone().ask_for_tag(repository.clone(), tag.clone(), wanted);
         self.tag_checks.join(key, self.deadline(), check).await
     }
 
@@ -285,13 +296,15 @@ impl Mirror {
         self: Arc<Self>,
         repository: Repository,
         tag: Tag,
+        wanted: Wanted,
     ) -> Result<Checked, Error> {
         if let Some(checked) = self.just_checked(&repository, &tag).await? {
             return Ok(checked);
         }
         let reference = Reference::Tag(tag.clone());
         let deadline = self.deadline();
-        let checked = match self.announced(&repository, &reference, deadline).await {
+        let announced = self.announced_if_of_use(&repository, &reference, wanted, deadline).await;
+        let checked = match announced {
             Ok(Some(found)) => {
                 let announced = Announced { found, at: self.clock.wall() };
                 self.note_announced(&repository, &tag, &announced).await?;
@@ -309,6 +322,23 @@ impl Mirror {
             self.follow_deletion(&repository, &tag, error);
         }
         checked
+    }
+
+    /// What a HEAD tells. `None`: it is of no use. Of a repository that is new here, nothing is here that
+    /// the tag may mean: who wants the manifest gets it by one GET, and need not wait for a HEAD as well.
+    async fn announced_if_of_use(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        wanted: Wanted,
+        deadline: Instant,
+    ) -> Result<Option<Found>, Error> {
+        match wanted {
+            Wanted::Manifest if !self.store.knows(repository) => Ok(None),
+            Wanted::Manifest | Wanted::Meaning => {
+                self.announced(repository, reference, deadline).await
+            }
+        }
     }
 
     /// The tag's row moves only to a manifest that is here; until then the old one stays the

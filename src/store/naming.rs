@@ -32,6 +32,11 @@ impl Store {
         self.0.memory.look(|table| table.tags_of(repository))
     }
 
+    /// Whether upstream has shown anything of a repository that is remembered.
+    pub fn knows(&self, repository: &Repository) -> bool {
+        self.0.memory.look(|table| table.knows(repository))
+    }
+
     /// Upstream said at `checked_at` that the tag means `digest`, which also proves the manifest.
     pub fn set_tag(
         &self,

@@ -81,7 +81,7 @@ async fn a_challenge_that_leads_nowhere_is_not_remembered() {
         let mirror = mirror_with(upstream).await;
         let path = manifest_path("library/x", "latest");
         let refusal = Fault::status(401).header("www-authenticate", &challenge);
-        registry.once("HEAD", &path, refusal);
+        registry.once("GET", &path, refusal);
         assert_ne!(mirror.get(&path).await.status, 200);
         // What was not found is believed for ten seconds.
         mirror.advance(Duration::from_secs(11));

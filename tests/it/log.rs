@@ -165,7 +165,7 @@ async fn a_denial_is_told_once() {
     let path = manifest_path("library/x", "latest");
     until("upstream to be asked often", async || {
         assert_eq!(daemon.client().get(&path).await.status, 404);
-        registry.count("HEAD", &path) >= 5
+        registry.count("GET", &path) >= 5
     })
     .await;
     daemon.signal("TERM");

@@ -169,12 +169,12 @@ async fn without_credentials_nobody_is_checked() {
         Table::from_iter(keys.map(|(key, value)| (key.to_owned(), value.into()))).into();
     let upstreams = [hub.stranger(), hub.stranger().set("credentials", vec![below_team])];
     for upstream in upstreams {
-        let before = hub.registry.count("HEAD", "/v2/library/x/manifests/latest");
+        let before = hub.registry.count("GET", "/v2/library/x/manifests/latest");
         let mirror = TestMirror::builder().upstream(upstream).start().await;
         mirror.pull("library/x", "latest", &hub.image).await;
-        let heads = hub.registry.count("HEAD", "/v2/library/x/manifests/latest") - before;
+        let gets = hub.registry.count("GET", "/v2/library/x/manifests/latest") - before;
         // One without the token, one with it.
-        assert_eq!(heads, 2);
+        assert_eq!(gets, 2);
         hub.assert_all(&mirror, "team/app", 404).await;
     }
 }

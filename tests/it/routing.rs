@@ -328,7 +328,7 @@ async fn the_upstreams_are_shown() {
     let before = upstreams(&mirror).await;
     assert_eq!(before["upstreams"][1]["answered_seconds_ago"], Value::Null);
     mirror.manifest("quay.io/org/app", "v1").await;
-    other.on("HEAD", "*", Fault::status(429).header("retry-after", "60"));
+    other.on("GET", "*", Fault::status(429).header("retry-after", "60"));
     mirror.get("/v2/x/manifests/1").await;
 
     let shown = upstreams(&mirror).await;

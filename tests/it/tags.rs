@@ -303,11 +303,36 @@ async fn a_cold_manifest_is_fetched_once() {
     }
 }
 
-/// The same by tag: one HEAD and one GET.
+/// The first tag of a repository costs one GET: nothing is here that a HEAD could show to be the same.
+/// Another tag of the same manifest costs one HEAD.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cold_tag_is_asked_for_once() {
+async fn the_first_tag_of_a_repository_is_asked_for_by_one_get() {
     let registry = FakeRegistry::start().await;
     let mirror = TestMirror::of(&registry).await;
+    for round in 0..20 {
+        let (repository, image) = (format!("library/{round}"), Image::random(300 + round));
+        registry.put_image(&repository, "1.2", &image);
+        let path = manifest_path(&repository, "1.2");
+        join_all((0..20).map(async |client| {
+            tokio::time::sleep(Duration::from_micros(client * 100)).await;
+            mirror.get(&path).await.expect(&image.manifest).await;
+        }))
+        .await;
+        let manifests = manifest_path(&repository, "*");
+        let asked = || (registry.count("HEAD", &manifests), registry.count("GET", &manifests));
+        assert_eq!(asked(), (0, 1), "round {round}");
+        assert_eq!(registry.count("GET", &path), 1, "round {round}");
+
+        registry.put_tag(&repository, "1", &image.digest());
+        assert_eq!(mirror.manifest(&repository, "1").await, image.manifest);
+        assert_eq!(asked(), (1, 1), "round {round}");
+    }
+}
+
+/// A new tag of a repository that is known is asked for once: by a HEAD, and a GET of what that tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cold_tag_is_asked_for_once() {
+    let (registry, mirror, _) = pulled().await;
     for round in 0..50 {
         let image = Image::random(200 + round);
         let tag = format!("v{round}");

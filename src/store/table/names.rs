@@ -83,6 +83,11 @@ impl Table {
         tags.map(|(tag, slot)| (tag, slot.checked_at)).collect()
     }
 
+    /// Whether anything of a repository is known.
+    pub fn knows(&self, repository: &Repository) -> bool {
+        self.repository(repository).is_some()
+    }
+
     /// Upstream said that a pointer means this digest, and thereby showed the digest.
     pub fn point(
         &mut self,
