@@ -46,8 +46,8 @@ pub struct Session {
     left: usize,
     /// What came of the current frame, unless it is DATA.
     payload: Vec<u8>,
-    /// Bytes of bodies since the windows were whole.
-    received: u32,
+    /// Bytes of bodies since the connection's window was whole, and since the stream's was.
+    received: [u32; 2],
     /// Whether the server takes no more requests.
     closing: bool,
 }
@@ -69,6 +69,7 @@ impl Session {
     /// Writes a request with this header block.
     pub fn request(&mut self, block: &[u8], output: &mut Vec<u8>) {
         self.stream = if self.stream == 0 { 1 } else { self.stream + 2 };
+        self.received[1] = 0;
         frame(HEADERS, END_STREAM | END_HEADERS, self.stream, block, output);
     }
 
@@ -154,14 +155,16 @@ impl Session {
         Ok(current && matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0)
     }
 
-    /// Counts a frame of DATA, and widens the windows again in time.
+    /// Counts a frame of DATA, and widens the windows again in time, each by no more than it was used:
+    /// a server ends a stream whose window becomes too large (RFC 9113, section 6.9.1).
     fn refill(&mut self, output: &mut Vec<u8>) {
-        self.received += self.length() as u32;
-        if self.received >= REFILL {
-            for stream in [0, self.stream] {
-                frame(WINDOW_UPDATE, 0, stream, &self.received.to_be_bytes(), output);
+        let length = self.length() as u32;
+        for (stream, received) in [0, self.stream].into_iter().zip(&mut self.received) {
+            *received += length;
+            if *received >= REFILL {
+                frame(WINDOW_UPDATE, 0, stream, &received.to_be_bytes(), output);
+                *received = 0;
             }
-            self.received = 0;
         }
     }
 }
@@ -250,7 +253,24 @@ fn huffman(coded: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
-    use super::status;
+    use super::{DATA, REFILL, Session, WINDOW_UPDATE, frame, status};
+
+    #[test]
+    fn a_stream_gets_back_only_what_it_used_of_its_window() {
+        let frames_to_refill = REFILL >> 14;
+        let (mut session, mut output) = (Session::default(), Vec::new());
+        session.header = [0, 1 << 6, 0, DATA, 0, 0, 0, 0, 1];
+        session.request(&[], &mut output);
+        output.clear();
+        (1..frames_to_refill).for_each(|_| session.refill(&mut output));
+        assert!(output.is_empty());
+        session.request(&[], &mut output);
+        output.clear();
+        session.refill(&mut output);
+        let mut of_the_connection = Vec::new();
+        frame(WINDOW_UPDATE, 0, 0, &REFILL.to_be_bytes(), &mut of_the_connection);
+        assert_eq!(output, of_the_connection);
+    }
 
     #[test]
     fn a_status_is_read_however_it_is_written() {

@@ -252,13 +252,13 @@ fn records_are_opened_in_their_place() {
         let mut stream = StreamOwned::new(connection, stream);
         while read_head(&mut stream) {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3000000\r\n\r\n").unwrap();
-            stream.write_all(&[b'a'; 3_000_000]).unwrap();
+            stream.write_all(&vec![b'a'; 3_000_000]).unwrap();
         }
     });
     let directory = tempfile::tempdir().unwrap();
     let ca = directory.path().join("ca.pem");
     std::fs::write(&ca, certified.cert.pem()).unwrap();
-    let sum = format!("{:x}", <sha2::Sha256 as sha2::Digest>::digest([b'a'; 3_000_000]));
+    let sum = format!("{:x}", <sha2::Sha256 as sha2::Digest>::digest(vec![b'a'; 3_000_000]));
     let report = get(&format!(
         "https://localhost:{}/sha256:{sum} --ca {} --each 3 --connections 2 --sha256",
         server.port(),
