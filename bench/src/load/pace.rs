@@ -25,10 +25,10 @@ impl Pace {
         self.seconds_per_byte > 0.0
     }
 
-    /// When bytes that are given to the line at `now` have passed it.
+    /// When bytes that are given to the line at `now` have passed it; not before.
     pub fn passed(&mut self, bytes: usize, now: Instant) -> Instant {
         let begins = self.free_at.max(now.checked_sub(SLACK).unwrap_or(now));
         self.free_at = begins + Duration::from_secs_f64(bytes as f64 * self.seconds_per_byte);
-        self.free_at
+        self.free_at.max(now)
     }
 }
