@@ -16,10 +16,7 @@ use std::time::Duration;
 use crate::{Failure, rivals::Rival, rounds::Turn};
 
 /// How long whatever has no end of its own is measured.
-const TIME: Duration = Duration::from_millis(1500);
-
-/// The same where it is measured several times in a round.
-const HIT_TIME: Duration = Duration::from_millis(700);
+const TIME: Duration = Duration::from_millis(700);
 
 /// One measurement, with figures of its own.
 pub struct Row {

@@ -1,6 +1,6 @@
 //! What is in the cache, and in the page cache too.
 
-use super::{HIT_TIME, Row};
+use super::{Row, TIME};
 use crate::{
     Failure,
     bench::{Line, Speech},
@@ -71,8 +71,7 @@ fn blobs(turn: &mut Turn<'_>) -> Result<(), Failure> {
     bench.load.get(&site, &blob).requests(1).run()?;
     site.settle();
     for (connections, rate, cost) in &OF_BLOBS {
-        let report =
-            bench.load.get(&site, &blob).connections(*connections).during(HIT_TIME).run()?;
+        let report = bench.load.get(&site, &blob).connections(*connections).during(TIME).run()?;
         turn.found(rate, report.mb_per_second);
         turn.found(cost, report.usage()?.cpu_seconds_per_gb);
     }
@@ -97,7 +96,7 @@ fn manifests(turn: &mut Turn<'_>) -> Result<(), Failure> {
         (head(&digest), HEAD_DIGEST),
     ];
     for (ask, [rate, cost]) in asks {
-        let report = ask.connections(CONNECTIONS).during(HIT_TIME).run()?;
+        let report = ask.connections(CONNECTIONS).during(TIME).run()?;
         turn.found(&rate, report.requests_per_second);
         turn.found(&cost, report.usage()?.cpu_micros_per_request);
     }

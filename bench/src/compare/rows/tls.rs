@@ -1,6 +1,6 @@
 //! Blob hits over TLS.
 
-use super::{HIT_TIME, Row};
+use super::{Row, TIME};
 use crate::{
     Failure,
     bench::{Line, Speech},
@@ -56,7 +56,7 @@ fn measure(turn: &mut Turn<'_>) -> Result<(), Failure> {
     bench.load.get(&site, &blob).requests(1).run()?;
     site.settle();
     for (connections, http2, rate, cost) in &RUNS {
-        let ask = bench.load.get(&site, &blob).connections(*connections).during(HIT_TIME);
+        let ask = bench.load.get(&site, &blob).connections(*connections).during(TIME);
         let report = if *http2 { ask.http2() } else { ask }.run()?;
         turn.found(rate, report.mb_per_second);
         turn.found(cost, report.usage()?.cpu_seconds_per_gb);
