@@ -84,12 +84,12 @@ impl BlobReader {
 
     /// Of a file in `blobs/`.
     pub(super) fn published(
-        file: File,
+        file: Arc<File>,
         size: u64,
         digest: &Digest,
         store: &Arc<Shared>,
     ) -> BlobReader {
-        let reader = BlobReader::new(Arc::new(file), size, store);
+        let reader = BlobReader::new(file, size, store);
         BlobReader { origin: Some(Origin::new(store, digest)), ..reader }
     }
 

@@ -90,6 +90,7 @@ impl Shared {
         fs::rename(path, &aside)?;
         self.room.look_anew();
         self.memory.with(|table| table.lose(digest));
+        self.open_files.let_go(digest);
         self.metrics.store_damaged_blobs.inc();
         tracing::warn!(%digest, %damage, aside = %aside.display(), "a blob is damaged and set aside");
         if let Err(error) = self.trim_quarantine() {

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, Metadata},
     io,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -38,18 +38,33 @@ impl NameLocks {
 }
 
 impl Shared {
-    /// Opens a blob for which nothing has to be waited: the kernel has at hand where its file is (openat2(2),
-    /// `RESOLVE_CACHED`), and the file is as the table says. `None`: [`Shared::open_file`] finds out.
+    /// Opens a blob for which nothing has to be waited: its file is open, or the kernel has at hand where it is
+    /// (openat2(2), `RESOLVE_CACHED`), and it is as the table says. `None`: [`Shared::open_file`] finds out.
     pub fn open_at_once(self: &Arc<Self>, digest: &Digest) -> Option<BlobReader> {
         let verified = |table: &Table| table.size(digest).filter(|_| !table.is_adopted(digest));
         let size = self.memory.look(verified)?;
+        let is_as_expected = |file: &File| {
+            let metadata = file.metadata();
+            // One without a name was removed by somebody else.
+            metadata.is_ok_and(|found| found.is_file() && found.len() == size && found.nlink() > 0)
+        };
+        let kept = self.open_files.get(digest);
+        let file = match kept.filter(|file| is_as_expected(file)) {
+            Some(file) => file,
+            None => {
+                let file = self.open_by_cached_name(digest).filter(|file| is_as_expected(file))?;
+                self.open_files.keep(digest, &file, || self.memory.look(verified) == Some(size));
+                file
+            }
+        };
+        Some(BlobReader::published(file, size, digest, self))
+    }
+
+    fn open_by_cached_name(&self, digest: &Digest) -> Option<Arc<File>> {
         let path = self.directory.blob(digest);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let opened = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
-        let file = File::from(opened.ok()?);
-        let metadata = file.metadata().ok()?;
-        let is_as_expected = metadata.is_file() && metadata.len() == size;
-        is_as_expected.then(|| BlobReader::published(file, size, digest, self))
+        Some(Arc::new(File::from(opened.ok()?)))
     }
 
     /// Opens a blob. `None`: not here. What the table has wrong is put right. Blocking.
@@ -92,7 +107,7 @@ impl Shared {
             self.replace_damaged(digest, &file, &damage)?;
             return Ok(None);
         }
-        Ok(Some(BlobReader::published(file, found, digest, self)))
+        Ok(Some(BlobReader::published(Arc::new(file), found, digest, self)))
     }
 
     /// Notes what the content of a file hashes to; one that is damaged is replaced. Blocking.
@@ -129,6 +144,7 @@ impl Shared {
             return Ok(false);
         }
         self.memory.with(|table| table.lose(digest));
+        self.open_files.let_go(digest);
         Ok(true)
     }
 

@@ -57,6 +57,7 @@ mod memory;
 mod naming;
 mod note;
 mod open;
+mod open_files;
 mod overhead;
 mod peak;
 mod picture;
@@ -116,6 +117,7 @@ use self::{
     health::{Health, is_own_limit},
     layout::Layout,
     memory::Memory,
+    open_files::OpenFiles,
     room::{Room, is_full},
     running::RunningTime,
     table::Table,
@@ -193,6 +195,7 @@ struct Shared {
     memory: Memory,
     layout: Layout,
     names: NameLocks,
+    open_files: OpenFiles,
     downloads: Downloads,
     buffers: Buffers,
     manifests_written: AtomicU64,

@@ -208,6 +208,7 @@ impl Shared {
             removed => removed?,
         }
         self.memory.with(|table| table.forget(digest));
+        self.open_files.let_go(digest);
         Ok(size)
     }
 }

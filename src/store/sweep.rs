@@ -124,6 +124,7 @@ impl Shared {
             removed => removed?,
         }
         self.memory.with(|table| table.forget(&digest));
+        self.open_files.let_go(&digest);
         let Some(size) = size else {
             return Ok(0);
         };

@@ -7,7 +7,7 @@ use rustix::fs::{Advice, fadvise};
 use super::*;
 use crate::{
     sendfile::{Outlet, PIECE as PIECE_OF_FILE},
-    store::PIECE,
+    store::{PIECE, Place, Target},
 };
 
 const SIZE: usize = 3 * 1024 * 1024 + 7;
@@ -78,4 +78,40 @@ async fn a_piece_lies_within_the_file() {
         }
     }
     assert!(reader.piece(&(0..1000)).is_none());
+}
+
+/// Whether this process has a file open that has lost its name, which was this.
+fn holds_removed(path: &Path) -> bool {
+    let removed = format!("{} (deleted)", path.display());
+    let open = fs::read_dir("/proc/self/fd").unwrap();
+    let mut links = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    links.any(|link| link.as_os_str() == removed.as_str())
+}
+
+/// A file that stays open for the next client is the one that is in its place, and takes up no room once it
+/// is not.
+#[tokio::test]
+async fn a_file_that_was_open_is_gone_when_it_is_removed() {
+    let test = TestStore::new();
+    let (removed, lost) = (test.put(b"removed").await, test.put(b"lost").await);
+    for digest in [&removed, &lost] {
+        // The first finds the way to the file, the second leaves it open, the third has it from there.
+        for _ in 0..3 {
+            assert!(test.read(digest).await.is_some());
+        }
+    }
+    test.store.remove(&Target::Untagged(Place::Everywhere)).await.unwrap();
+    assert!(test.store.open_blob(&removed).await.unwrap().is_none());
+    assert!(!holds_removed(&test.blob_path(&removed)));
+
+    let lost = test.put(b"lost").await;
+    for _ in 0..3 {
+        assert!(test.read(&lost).await.is_some());
+    }
+    fs::remove_file(test.blob_path(&lost)).unwrap();
+    assert!(test.store.open_blob(&lost).await.unwrap().is_none());
+    assert!(!holds_removed(&test.blob_path(&lost)));
+
+    let again = test.put(b"lost").await;
+    assert_eq!(test.read(&again).await.unwrap(), b"lost"[..]);
 }
