@@ -28,7 +28,7 @@ pub struct Buffer {
 impl Buffers {
     /// A buffer for `length` bytes. What is much smaller than a piece has one of its own size.
     pub fn take(&self, length: usize) -> Buffer {
-        let is_piece = (PIECE / 2..=PIECE).contains(&length);
+        let is_piece = (PIECE / 16..=PIECE).contains(&length);
         let kept = if is_piece { self.lock().pop() } else { None };
         let size = if is_piece { PIECE } else { length };
         let bytes = kept.unwrap_or_else(|| vec![0; size]);
