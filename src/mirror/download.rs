@@ -22,6 +22,10 @@ use crate::{
 /// How many ranges of one blob are passed ahead of its file at once, over all clients.
 const SLOTS: usize = 4;
 
+/// A blob of at most so many bytes is left to no next download: to fetch it again is no more work than to note
+/// what it belongs to.
+const NEVER_LEFT: u64 = 64 * 1024;
+
 /// A blob being fetched. It outlives its clients.
 #[derive(Debug)]
 pub(super) struct Download {
@@ -224,7 +228,9 @@ impl Download {
                 return None;
             }
         };
-        writer.leave_to_next(&self.repository).await;
+        if writer.size().is_none_or(|size| size > NEVER_LEFT) {
+            writer.leave_to_next(&self.repository).await;
+        }
         let supply = Supply::of(body, means.remote.clone());
         Some(Begun { writer, supply })
     }

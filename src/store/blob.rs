@@ -213,6 +213,9 @@ impl BlobWriter {
         store: Arc<Shared>,
         digest: Digest,
     ) -> Result<Option<BlobWriter>, CannotTake> {
+        if !store.downloads.has_left(&digest) {
+            return Ok(None);
+        }
         let (downloads, of) = (store.downloads.clone(), digest.clone());
         let left = blocking(move || downloads.take_over(&of)).await;
         let left = left.and_then(|left| left).map_err(CannotTake::Failing)?;
@@ -354,10 +357,12 @@ impl VerifiedBlob {
     }
 
     fn publish_now(self) -> io::Result<()> {
-        let BlobWriter { store, partial, digest, written, .. } = self.0;
+        let BlobWriter { store, partial, digest, written, reserved, .. } = self.0;
         still_whole(partial.file(), written)?;
-        // Gives back what was reserved beyond the end.
-        partial.file().set_len(written)?;
+        if reserved > written {
+            // Gives back what was reserved beyond the end.
+            partial.file().set_len(written)?;
+        }
         partial.file().sync_data()?;
         let path = partial.path().to_owned();
         store.publish_file(&path, &digest, |table, now| {

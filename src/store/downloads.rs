@@ -149,6 +149,11 @@ impl Downloads {
         Ok(self.partial(digest, created?, Fate::Removed, hold))
     }
 
+    /// Whether a file of a digest was left that may be taken over.
+    pub fn has_left(&self, digest: &Digest) -> bool {
+        matches!(self.lock().get(digest), Some(Claim::Left(..)))
+    }
+
     /// Takes over the file of a digest that was left. `None`: there is none. Blocking.
     ///
     /// # Errors
