@@ -154,9 +154,16 @@ impl Daemon {
         ticks.map(|ticks| Duration::from_millis(10) * ticks.parse::<u32>().unwrap()).sum()
     }
 
-    /// How many descriptors it has open.
+    /// How many descriptors it has open, but for those of whole blobs, which it keeps for who reads them next.
     pub fn open_files(&self) -> usize {
-        self.process("fd").read_dir().unwrap().count()
+        let entries = self.process("fd").read_dir().unwrap().map(Result::unwrap);
+        let is_kept = |path: &Path| {
+            let name = path.to_string_lossy();
+            name.contains("/blobs/") && !name.ends_with(" (deleted)")
+        };
+        // One may be closed meanwhile.
+        let paths = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+        paths.filter(|path| !is_kept(path)).count()
     }
 
     /// How many threads it has, but for those of sled, which keeps as many as it once needed.
