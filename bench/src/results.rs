@@ -1,4 +1,4 @@
-//! `RESULTS.md`, in which every program has a part of its own.
+//! `RESULTS.md` and the README, in which every program has a part of its own.
 
 use std::{fs, io, path::Path};
 

@@ -4,7 +4,7 @@
 //! [`rows`] say what is measured, [`rivals`] who is, [`rounds`] take them in turn. Every
 //! measurement starts a [`server`] of its own with an empty cache, so that none inherits what
 //! another left. [`load`] asks, [`bench`] knows what is asked for, [`figures`] keeps medians and
-//! goals, [`report`] tells.
+//! goals, [`report`] tells all of it, [`summary`] a little.
 
 mod bench;
 mod contents;
@@ -17,6 +17,7 @@ mod rounds;
 mod rows;
 mod server;
 mod service;
+mod summary;
 
 use std::{
     fs,
@@ -46,10 +47,10 @@ struct Options {
     /// How often everything is measured; the median counts
     #[arg(long, default_value_t = 3, value_name = "N")]
     rounds: usize,
-    /// Rows to measure, with commas; RESULTS.md then stays as it is
+    /// Rows to measure, with commas; RESULTS.md and README.md then stay as they are
     #[arg(long, value_delimiter = ',', value_name = "ROW", value_parser = row)]
     rows: Vec<&'static Row>,
-    /// Rivals to measure, with commas; RESULTS.md then stays as it is
+    /// Rivals to measure, with commas; RESULTS.md and README.md then stay as they are
     #[arg(long, value_delimiter = ',', value_name = "RIVAL", value_parser = rival)]
     rivals: Vec<Rival>,
     /// Larder
@@ -67,6 +68,9 @@ struct Options {
     /// Where the figures of a whole run go
     #[arg(long, value_name = "FILE", hide = true)]
     results: PathBuf,
+    /// Where some of them go too
+    #[arg(long, value_name = "FILE", hide = true)]
+    readme: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -94,6 +98,7 @@ fn run(options: Options) -> Result<(), Failure> {
     print!("{section}");
     if whole {
         results::write("compare", &section, &options.results)?;
+        results::write("compare", &summary::table(&found)?, &options.readme)?;
     }
     larder_served(&found)
 }

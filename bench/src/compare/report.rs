@@ -100,7 +100,7 @@ fn verdict(outcomes: &[Option<Outcome>]) -> String {
 }
 
 /// With three significant digits, or all before the point.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

@@ -20,7 +20,8 @@ pub const ROW: Row = Row {
     title: "A cold image over a long line",
     about: "`skopeo copy` of an image of eight layers of 64 MiB, nothing of it cached; between the \
             cache, or skopeo itself, and upstream are 20 ms each way and 50 MB/s a connection. \
-            skopeo takes six layers at a time and verifies every digest. `larder-streams` has \
+            skopeo takes six layers at a time and verifies every digest. The same pull differs by \
+            2 %, and so much is left to the goal. `larder-streams` has \
             `download.streams = 4`; `larder-prefetch` may fetch the last two layers beside the \
             first six (`download.max_concurrent = 12`, `max_connections = 32`).",
     rivals: &[
@@ -36,7 +37,8 @@ pub const ROW: Row = Row {
     measure,
 };
 
-const TIME: Measure = Measure::new("pulled after", "s").at_most_direct(1.0).prefetch_below_direct();
+const TIME: Measure =
+    Measure::new("pulled after", "s").at_most_direct(1.02).prefetch_below_direct();
 
 fn measure(turn: &mut Turn<'_>) -> Result<(), Failure> {
     let bench = turn.bench;
