@@ -370,6 +370,15 @@ impl Feed {
     ) -> Feed {
         Feed { first: first.into_iter(), supply, given: writer.written(), progress }
     }
+
+    /// Wakes all clients, and so not for nothing: it is asked more often than it gives.
+    fn tell(&self) {
+        self.progress.send_if_modified(|progress| {
+            let is_known = matches!(progress, Progress::Filling(written) if *written == self.given);
+            *progress = Progress::Filling(self.given);
+            !is_known
+        });
+    }
 }
 
 impl Iterator for Feed {
@@ -377,7 +386,7 @@ impl Iterator for Feed {
 
     /// What was given before has been written by now.
     fn next(&mut self) -> Option<Bytes> {
-        self.progress.send_replace(Progress::Filling(self.given));
+        self.tell();
         let next = self.first.next().or_else(|| self.supply.at_hand())?;
         self.given = self.given.saturating_add(next.len() as u64);
         Some(next)
