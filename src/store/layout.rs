@@ -45,6 +45,9 @@ const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// A write that took `t` is followed by this many `t` of rest: 2 % of the time is spent writing.
 const REST: u32 = 49;
 
+/// As [`REST`], while there is no file at all.
+const REST_WITHOUT_FILE: u32 = 1;
+
 /// The least rest after a write.
 const LEAST_REST: Duration = Duration::from_millis(500);
 
@@ -70,7 +73,8 @@ struct Gate {
 #[derive(Debug)]
 pub struct LayoutKeeper {
     layout: Layout,
-    rest_until: Option<Instant>,
+    /// When the last write ended, and how long it took.
+    last_write: Option<(Instant, Duration)>,
 }
 
 impl Layout {
@@ -159,18 +163,28 @@ impl Layout {
 impl LayoutKeeper {
     /// Keeps the file up to date with the table.
     pub fn new(layout: Layout) -> LayoutKeeper {
-        LayoutKeeper { layout, rest_until: None }
+        LayoutKeeper { layout, last_write: None }
     }
 
     /// Writes the file if it is out of date and the rest is over. Blocking.
     pub fn keep_up(&mut self) {
-        let begun = Instant::now();
-        if self.rest_until.is_some_and(|until| begun < until) || !self.layout.is_allowed() {
+        if self.rests() || !self.layout.is_allowed() {
             return;
         }
+        let begun = Instant::now();
         // What fails is tried again.
         let _ = self.layout.write_changes();
-        self.rest_until = Some(Instant::now() + LEAST_REST.max(begun.elapsed() * REST));
+        self.last_write = Some((Instant::now(), begun.elapsed()));
+    }
+
+    /// A slow disk makes a rest long. Where the file has gone meanwhile, other tools wait for it.
+    fn rests(&self) -> bool {
+        let Some((ended, took)) = self.last_write else {
+            return false;
+        };
+        let is_there = self.layout.directory.layout_index().exists();
+        let rest = took * if is_there { REST } else { REST_WITHOUT_FILE };
+        ended.elapsed() < LEAST_REST.max(rest)
     }
 
     /// Writes the file if it is out of date, without a rest. Tells whether it is up to date then.
@@ -321,21 +335,44 @@ fn read_pin(text: &str) -> Option<PinRow> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::mpsc, thread};
+    use std::{os::unix::fs::MetadataExt as _, sync::mpsc, thread};
+
+    use tempfile::TempDir;
 
     use super::*;
     use crate::metrics::Metrics;
+
+    fn layout(data_dir: &TempDir) -> Layout {
+        let metrics = Arc::new(Metrics::new());
+        let (directory, lock) = Directory::open(data_dir.path()).unwrap();
+        let memory = Memory::new(Table::default(), Arc::clone(&metrics));
+        let layout = Layout::new(directory, memory, Arc::new(lock), Health::new(metrics));
+        layout.allow();
+        layout
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_written_though_the_last_write_took_long() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let layout = layout(&data_dir);
+        let path = layout.directory.layout_index();
+        layout.begin(false).unwrap();
+        let before = fs::metadata(&path).unwrap();
+        let ended = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
+        let last_write = Some((ended, Duration::from_secs(1)));
+        let mut keeper = LayoutKeeper { layout, last_write };
+        keeper.keep_up();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), before.ino(), "it rests");
+        fs::remove_file(&path).unwrap();
+        keeper.keep_up();
+        assert!(path.exists());
+    }
 
     /// Who asks whether all is written is not told so while it is only being written.
     #[test]
     fn a_write_under_way_is_waited_for() {
         let data_dir = tempfile::tempdir().unwrap();
-        let metrics = Arc::new(Metrics::new());
-        let (directory, lock) = Directory::open(data_dir.path()).unwrap();
-        let memory = Memory::new(Table::default(), Arc::clone(&metrics));
-        let health = Health::new(metrics);
-        let layout = Layout::new(directory, memory, Arc::new(lock), health);
-        layout.allow();
+        let layout = layout(&data_dir);
         let under_way = layout.gate();
         let mut keeper = LayoutKeeper::new(layout.clone());
         let (sender, written) = mpsc::channel();

@@ -1,6 +1,6 @@
 //! A disk that fails, loses its files, or refuses them for a while.
 
-use std::os::unix::fs::symlink;
+use std::{io, os::unix::fs::symlink};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -17,6 +17,18 @@ impl TestStore {
     fn recovers(&self) {
         eventually("the store works again", || self.metrics.store_writable.get() == 1);
         assert_eq!(self.store.trouble(), None);
+    }
+
+    /// As `rm -rf` does it; some of it may be there again at once.
+    fn empty_directory(&self) {
+        for entry in fs::read_dir(self.directory.path()).unwrap() {
+            let path = entry.unwrap().path();
+            eventually("it is removed", || {
+                let remove = if path.is_dir() { fs::remove_dir_all } else { fs::remove_file };
+                let removed = remove(path.as_path());
+                removed.map_or_else(|error| error.kind() == io::ErrorKind::NotFound, |()| true)
+            });
+        }
     }
 
     fn json(&self) -> String {
@@ -51,14 +63,7 @@ async fn a_deleted_data_directory_is_made_anew_and_remembers_nothing_that_is_gon
     for n in 0..500u32 {
         test.put(&n.to_le_bytes()).await;
     }
-    for entry in fs::read_dir(test.directory.path()).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            fs::remove_dir_all(path).unwrap()
-        } else {
-            fs::remove_file(path).unwrap()
-        }
-    }
+    test.empty_directory();
     eventually("everything is made anew", || {
         let made = ["blobs/sha256", "blobs/sha512", "downloads", "index", "oci-layout", "lock"];
         made.iter().all(|name| test.path(name).exists()) && test.json().contains("manifests")

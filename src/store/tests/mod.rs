@@ -48,6 +48,9 @@ const APP: &str = "docker.io/team/app";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// What has not happened by then never will; a busy disk takes seconds for one write.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 impl TestStore {
     fn new() -> TestStore {
         TestStore::with(cache())
@@ -177,8 +180,7 @@ fn open(
     loop {
         match Store::open(path, cache, clock.clone(), Arc::clone(metrics)) {
             Err(error)
-                if matches!(error, OpenError::InUse { .. })
-                    && begun.elapsed() < Duration::from_secs(10) =>
+                if matches!(error, OpenError::InUse { .. }) && begun.elapsed() < PATIENCE =>
             {
                 thread::sleep(Duration::from_millis(5));
             }
@@ -190,7 +192,7 @@ fn open(
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(10), "never: {what}");
+        assert!(begun.elapsed() < PATIENCE, "never: {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
