@@ -104,9 +104,7 @@ async fn the_directory_is_an_image_layout_at_all_times() {
     test.store.set_tag(&repository, &tag("v1"), &old, SystemTime::now());
     test.store.set_tag(&repository, &tag("v1"), &index, SystemTime::now());
     test.store.set_tag(&repository, &tag("v2"), &sha256(b"not here"), SystemTime::now());
-    let begun = Instant::now();
     eventually("written", || names(&test).len() == 2);
-    assert!(begun.elapsed() < Duration::from_secs(3), "a second, on a quiet machine");
     let written = ["localhost:5000/a/b:v1".to_owned(), format!("localhost:5000/a/b@{old}")];
     assert_eq!(names(&test), written);
     let json = index_json(&test);
@@ -130,12 +128,15 @@ async fn index_json_rests_between_writes() {
     let index = test.put_index(&[]).await;
     let (repository, mut files) = (repository("ghcr.io/a"), std::collections::BTreeSet::new());
     let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(2) {
+    while begun.elapsed() < Duration::from_secs(2) || files.len() < 2 {
+        assert!(begun.elapsed() < PATIENCE, "never written");
         test.store.set_tag(&repository, &tag("v1"), &index, SystemTime::now());
         files.insert(fs::metadata(test.path("index.json")).unwrap().ctime_nsec());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert!((2..=6).contains(&files.len()), "{} writes", files.len());
+    // The one of the beginning, one at once, and then two in a second.
+    let most = 2 + begun.elapsed().as_millis() / 500;
+    assert!(files.len() as u128 <= most, "{} writes", files.len());
 }
 
 #[tokio::test]
