@@ -103,7 +103,17 @@ impl World {
             last: Vec::new(),
         };
         world.pull_kept().await;
+        world.wait_until_all_is_here().await;
         world
+    }
+
+    /// Clients do not wait until a blob is published.
+    async fn wait_until_all_is_here(&self) {
+        let data_dir = self.daemon().data_dir();
+        let images = self.kept.iter().chain([&self.pinned]);
+        let blobs: Vec<Digest> = images.flat_map(Image::blobs).map(|blob| sha256(blob)).collect();
+        let is_here = |digest| blob_path(&data_dir, digest).exists();
+        until("all to be published", async || blobs.iter().all(is_here)).await;
     }
 
     /// Pulls what is new and what is old, kills at some moment, and looks what is there.
