@@ -1,12 +1,13 @@
 //! One log line for each image pulled: who, what, how much of it from the cache.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::HashSet,
     hash::{BuildHasher as _, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use hashbrown::{HashTable, hash_table::Entry};
 use tokio::{task::AbortHandle, time::Instant};
 
 use crate::{
@@ -31,7 +32,15 @@ pub struct Pulls {
     hasher: RandomState,
 }
 
-type Running = HashMap<Puller, Pull>;
+type Running = HashTable<Pull>;
+
+/// The part in which a puller's pull is, locked. Whoever pulls is hashed once, for the part and in it:
+/// every manifest that is a hit comes by here.
+struct Part<'a> {
+    running: MutexGuard<'a, Running>,
+    puller: &'a Puller,
+    hash: u64,
+}
 
 /// Who pulls from where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +54,9 @@ pub struct Puller {
 /// What was sent of one image.
 #[derive(Debug)]
 struct Pull {
+    puller: Puller,
+    /// The hash of `puller`.
+    hash: u64,
     /// The task that ends it when nothing is asked for; it ends with it.
     idle: AbortHandle,
     /// The tag the client asked for, if it did.
@@ -73,7 +85,7 @@ impl Pulls {
         if tag.is_none() && image.is_none() {
             return;
         }
-        if let Some(pull) = self.entry(&mut self.part(puller), puller) {
+        if let Some(pull) = self.part(puller).get_or_begin(self) {
             if let Some(tag) = tag {
                 pull.tag = Some(tag.clone());
             }
@@ -85,7 +97,7 @@ impl Pulls {
 
     /// A client asks for a blob.
     pub fn blob_begins(&self, puller: &Puller) {
-        if let Some(pull) = self.part(puller).get_mut(puller) {
+        if let Some(pull) = self.part(puller).get() {
             pull.under_way += 1;
             pull.last = Instant::now();
         }
@@ -93,7 +105,7 @@ impl Pulls {
 
     /// The blob cannot be had.
     pub fn blob_fails(&self, puller: &Puller) {
-        if let Some(pull) = self.part(puller).get_mut(puller) {
+        if let Some(pull) = self.part(puller).get() {
             pull.leave();
         }
     }
@@ -101,8 +113,8 @@ impl Pulls {
     /// The answer with a blob has ended, so far. A client that has the manifest from before asks
     /// for blobs alone.
     pub fn blob_ends(&self, puller: &Puller, blob: &PulledBlob, source: Source, sent: Sent) {
-        let mut running = self.part(puller);
-        let Some(pull) = running.get_mut(puller) else {
+        let mut part = self.part(puller);
+        let Some(pull) = part.get() else {
             return;
         };
         pull.leave();
@@ -117,31 +129,17 @@ impl Pulls {
             }
         }
         if pull.awaited.is_empty() && pull.manifest.is_some() {
-            finish(&mut running, puller);
+            part.finish();
         }
     }
 
-    /// The part in which the pulls of `puller` are.
-    fn part(&self, puller: &Puller) -> MutexGuard<'_, Running> {
+    fn part<'a>(&'a self, puller: &'a Puller) -> Part<'a> {
         let [first, ..] = &*self.running;
-        let number = self.hasher.hash_one(puller) as usize % PARTS;
+        let hash = self.hasher.hash_one(puller);
+        // By bits that a table does not use for the place in it.
+        let number = (hash >> 32) as usize % PARTS;
         let part = self.running.get(number).unwrap_or(first);
-        part.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The pull of `puller`, begun if need be.
-    fn entry<'a>(&self, running: &'a mut Running, puller: &Puller) -> Option<&'a mut Pull> {
-        let is_full = running.len() >= MAX_PULLS;
-        let pull = match running.entry(puller.clone()) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(_) if is_full => return None,
-            Entry::Vacant(new) => {
-                let idle = tokio::spawn(self.clone().finish_when_idle(puller.clone()));
-                new.insert(Pull::begin(idle.abort_handle()))
-            }
-        };
-        pull.last = Instant::now();
-        Some(pull)
+        Part { running: part.lock().unwrap_or_else(PoisonError::into_inner), puller, hash }
     }
 
     async fn finish_when_idle(self, puller: Puller) {
@@ -152,8 +150,8 @@ impl Pulls {
 
     /// When to look again whether the pull is over; `None` when it is.
     fn due(&self, puller: &Puller) -> Option<Instant> {
-        let mut running = self.part(puller);
-        let pull = running.get(puller)?;
+        let mut part = self.part(puller);
+        let pull = part.get()?;
         let due = pull.last + IDLE;
         if pull.under_way > 0 {
             return Some(Instant::now() + IDLE);
@@ -161,8 +159,45 @@ impl Pulls {
         if due > Instant::now() {
             return Some(due);
         }
-        finish(&mut running, puller);
+        part.finish();
         None
+    }
+}
+
+impl Part<'_> {
+    fn get(&mut self) -> Option<&mut Pull> {
+        let puller = self.puller;
+        self.running.find_mut(self.hash, |pull| pull.puller == *puller)
+    }
+
+    /// The pull, which is one of `pulls`, begun if need be.
+    fn get_or_begin(&mut self, pulls: &Pulls) -> Option<&mut Pull> {
+        let Part { running, puller, hash } = self;
+        let is_full = running.len() >= MAX_PULLS;
+        let is_its = |pull: &Pull| pull.puller == **puller;
+        let pull = match running.entry(*hash, is_its, |pull| pull.hash) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(_) if is_full => return None,
+            Entry::Vacant(new) => {
+                let idle = tokio::spawn(pulls.clone().finish_when_idle(puller.clone()));
+                new.insert(Pull::begin(puller.clone(), *hash, idle.abort_handle())).into_mut()
+            }
+        };
+        pull.last = Instant::now();
+        Some(pull)
+    }
+
+    /// Writes the line, unless the client only looked.
+    fn finish(&mut self) {
+        let puller = self.puller;
+        let Ok(entry) = self.running.find_entry(self.hash, |pull| pull.puller == *puller) else {
+            return;
+        };
+        let (pull, _) = entry.remove();
+        pull.idle.abort();
+        if pull.bytes > 0 {
+            pull.tell();
+        }
     }
 }
 
@@ -194,9 +229,11 @@ pub struct Sent {
 }
 
 impl Pull {
-    fn begin(idle: AbortHandle) -> Pull {
+    fn begin(puller: Puller, hash: u64, idle: AbortHandle) -> Pull {
         let now = Instant::now();
         Pull {
+            puller,
+            hash,
             idle,
             tag: None,
             manifest: None,
@@ -227,31 +264,24 @@ impl Pull {
         self.last = Instant::now();
     }
 
-    fn image(&self, repository: &Repository) -> String {
+    fn tell(&self) {
+        tracing::info!(
+            client = self.puller.client.to_string(),
+            image = self.image(),
+            layers_cached = self.cached,
+            layers_fetched = self.fetched,
+            bytes = self.bytes,
+            seconds = self.last.duration_since(self.started).as_secs_f64(),
+            "pulled"
+        );
+    }
+
+    fn image(&self) -> String {
+        let repository = &self.puller.repository;
         match (&self.tag, &self.manifest) {
             (Some(tag), _) => format!("{repository}:{tag}"),
             (None, Some(digest)) => format!("{repository}@{digest}"),
             (None, None) => repository.to_string(),
         }
     }
-}
-
-/// Writes the line, unless the client only looked.
-fn finish(running: &mut Running, puller: &Puller) {
-    let Some(pull) = running.remove(puller) else {
-        return;
-    };
-    pull.idle.abort();
-    if pull.bytes == 0 {
-        return;
-    }
-    tracing::info!(
-        client = puller.client.to_string(),
-        image = pull.image(&puller.repository),
-        layers_cached = pull.cached,
-        layers_fetched = pull.fetched,
-        bytes = pull.bytes,
-        seconds = pull.last.duration_since(pull.started).as_secs_f64(),
-        "pulled"
-    );
 }
