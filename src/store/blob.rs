@@ -409,6 +409,8 @@ impl Shared {
     ) -> io::Result<()> {
         let _name = self.names.take(digest);
         fs::rename(path, self.directory.blob(digest))?;
+        // One that was there, of the same content.
+        self.open_files.let_go(digest);
         directory::sync(&self.directory.blobs(digest.algorithm()))?;
         let now = self.running.now();
         self.memory.with(|table| tell(table, now));

@@ -110,7 +110,7 @@ impl Shared {
 }
 
 /// Whether the file at `path` is this one.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let this = file.metadata()?;
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => Ok(true),

@@ -10,7 +10,13 @@ use std::{
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
-use super::{Shared, blob::BlobReader, damage::Damage, hashing::Hashed, table::Table};
+use super::{
+    Shared,
+    blob::BlobReader,
+    damage::{Damage, is_at},
+    hashing::Hashed,
+    table::Table,
+};
 use crate::oci::Digest;
 
 /// How large a file may be that is hashed while a client waits for its first byte, in bytes.
@@ -53,7 +59,8 @@ impl Shared {
             Some(file) => file,
             None => {
                 let file = self.open_by_cached_name(digest).filter(|file| is_as_expected(file))?;
-                self.open_files.keep(digest, &file, || self.memory.look(verified) == Some(size));
+                let path = self.directory.blob(digest);
+                self.open_files.keep(digest, &file, || is_at(&file, &path).unwrap_or(false));
                 file
             }
         };

@@ -1,9 +1,8 @@
 //! Files of `blobs/` that stay open for whoever reads them next: to open and close one takes about as long as
 //! to send a small one.
 //!
-//! None is kept of which the table says that it is not here, so that what is removed is gone: its bytes stay
-//! on the disk as long as anybody has it open. Whoever removes a file tells the table first, and then lets go
-//! of it here.
+//! None is kept that is not in its place, so that what is removed is gone: its bytes stay on the disk as long
+//! as anybody has it open. Whoever removes or replaces a file does so first, and then lets go of it here.
 
 use std::{
     fs::File,
@@ -53,7 +52,7 @@ impl OpenFiles {
         set.first().map(|kept| Arc::clone(&kept.file))
     }
 
-    /// Keeps a file if `is_here` says then that the table has it.
+    /// Keeps a file if `is_here` says then that it is in its place.
     pub fn keep(&self, digest: &Digest, file: &Arc<File>, is_here: impl FnOnce() -> bool) {
         let Some(mut set) = self.set(digest) else {
             return;

@@ -115,3 +115,16 @@ async fn a_file_that_was_open_is_gone_when_it_is_removed() {
     let again = test.put(b"lost").await;
     assert_eq!(test.read(&again).await.unwrap(), b"lost"[..]);
 }
+
+/// Its bytes would stay on the disk for as long.
+#[tokio::test]
+async fn a_file_that_is_replaced_is_not_kept_open() {
+    let test = TestStore::new();
+    let digest = test.put(b"content").await;
+    assert_eq!(test.read(&digest).await.unwrap(), "content");
+    test.put(b"content").await;
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let open: Vec<PathBuf> = open.filter_map(|file| fs::read_link(file.path()).ok()).collect();
+    let replaced = format!("{} (deleted)", test.blob_path(&digest).display());
+    assert!(!open.contains(&replaced.into()), "{open:?}");
+}
