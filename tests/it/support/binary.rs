@@ -154,12 +154,14 @@ impl Daemon {
         ticks.map(|ticks| Duration::from_millis(10) * ticks.parse::<u32>().unwrap()).sum()
     }
 
-    /// How many descriptors it has open, but for those of whole blobs, which it keeps for who reads them next.
+    /// How many descriptors it has open, but for those that it keeps: of whole blobs, for who reads them next,
+    /// and the one of `/dev/null` that it opens when a blob is first read from the disk.
     pub fn open_files(&self) -> usize {
         let entries = self.process("fd").read_dir().unwrap().map(Result::unwrap);
         let is_kept = |path: &Path| {
             let name = path.to_string_lossy();
-            name.contains("/blobs/") && !name.ends_with(" (deleted)")
+            let is_whole_blob = name.contains("/blobs/") && !name.ends_with(" (deleted)");
+            is_whole_blob || name == "/dev/null"
         };
         // One may be closed meanwhile.
         let paths = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
