@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashSet,
-    hash::{BuildHasher as _, RandomState},
+    hash::BuildHasher as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use hashbrown::{HashTable, hash_table::Entry};
 use tokio::{task::AbortHandle, time::Instant};
 

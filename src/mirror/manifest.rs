@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
@@ -56,7 +57,7 @@ pub struct Found {
     pub source: Source,
 }
 
-pub(super) type Memory = Cache<Digest, Arc<Content>>;
+pub(super) type Memory = Cache<Digest, Arc<Content>, RandomState>;
 pub(super) type ManifestFlights = Flights<(Repository, Reference, Spending), Arc<Content>>;
 pub(super) type HeadFlights = Flights<(Repository, Digest), Option<Found>>;
 
@@ -66,7 +67,7 @@ pub(super) fn memory() -> Memory {
     let weigh = |_: &Digest, content: &Arc<Content>| {
         u32::try_from(content.bytes.len()).unwrap_or(u32::MAX).saturating_mul(3)
     };
-    Cache::builder().max_capacity(MEMORY).weigher(weigh).build()
+    Cache::builder().max_capacity(MEMORY).weigher(weigh).build_with_hasher(RandomState::default())
 }
 
 impl Content {

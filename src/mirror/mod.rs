@@ -91,7 +91,7 @@ const OUTAGE_MEMORY: Duration = Duration::from_secs(10);
 /// The mirror of all configured registries.
 pub struct Mirror {
     store: Store,
-    registries: HashMap<Registry, Mirrored>,
+    registries: foldhash::HashMap<Registry, Mirrored>,
     cache: config::Cache,
     clock: Clock,
     metrics: Arc<Metrics>,

@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use moka::{policy::EvictionPolicy, sync::Cache};
 use tokio::sync::Notify;
 
@@ -57,7 +58,7 @@ pub(super) struct Prefetch {
     /// With so many downloads of any kind running, nothing is begun.
     slots: usize,
     /// The images of each repository, last served first.
-    served: Cache<Repository, Arc<[Arc<Image>]>>,
+    served: Cache<Repository, Arc<[Arc<Image>]>, RandomState>,
     /// Images take turns.
     waiting: Mutex<VecDeque<Waiting>>,
     /// An image waits, or a slot has become idle.
@@ -200,13 +201,14 @@ impl Prefetch {
             let bytes = images.iter().map(|image| image.weight()).sum::<usize>();
             u32::try_from(bytes).unwrap_or(u32::MAX)
         };
+        // What is new counts, however often it was asked for.
         let served = Cache::builder().max_capacity(MEMORY).weigher(weigh);
+        let served = served.eviction_policy(EvictionPolicy::lru());
         let unasked = Cache::builder().max_capacity(MAX_UNASKED);
         Prefetch {
             is_on: limits.prefetch,
             slots: limits.max_concurrent,
-            // What is new counts, however often it was asked for.
-            served: served.eviction_policy(EvictionPolicy::lru()).build(),
+            served: served.build_with_hasher(RandomState::default()),
             waiting: Mutex::default(),
             changed: Notify::new(),
             unasked: unasked.eviction_policy(EvictionPolicy::lru()).build(),

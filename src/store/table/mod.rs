@@ -70,7 +70,7 @@ pub struct Table {
     slots: Slots,
     media_types: MediaTypes,
     repositories: Vec<RepositorySlot>,
-    repository_ids: HashMap<Repository, RepositoryId>,
+    repository_ids: foldhash::HashMap<Repository, RepositoryId>,
     rules: Rules,
     verdicts: Verdicts,
     pins: Pins,

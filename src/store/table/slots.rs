@@ -4,11 +4,12 @@
 //! must fit in memory.
 
 use std::{
-    hash::{BuildHasher as _, RandomState},
+    hash::BuildHasher as _,
     num::NonZeroU32,
     sync::{Arc, atomic::AtomicBool},
 };
 
+use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::edges::Edges;
