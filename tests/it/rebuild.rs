@@ -20,14 +20,16 @@ use crate::support::{
 /// Layers of each image: with its manifest and config, ten blobs.
 const LAYERS: usize = 8;
 
-/// How much work a rebuild may be for each blob: 10 s for 100,000.
-const WORK: Duration = Duration::from_micros(100);
+/// How much work a rebuild may be, in multiples of reading and hashing every file once; without a release
+/// build's optimisation it is about four. On the machine that this was written on: 15 s for 100,000 blobs.
+const MOST_WORK: u32 = 10;
 
 /// Longer than that work takes on a slow disk of a loaded machine.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// With nothing but the files and `index.json`, every tag is served at once, every pin holds, and every
-/// blob is known again after no more work than `WORK`. Work, not time: other tests run beside this one.
+/// blob is known again after no more than `MOST_WORK`. Work, not time, and as against other work: tests run
+/// beside this one, and a processor that is shared works more slowly.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_index_is_rebuilt_while_its_images_are_served() {
     rebuild(2_000).await;
@@ -45,16 +47,17 @@ async fn rebuild(images: u64) {
     registry.set_mode(Mode::Down).await;
     let builder = TestMirror::builder().upstream(Upstream::docker_io(&registry));
     write_store(&builder.data_dir(), images);
+    let once = work_of(|| read_store(&builder.data_dir()));
     let daemon = Daemon::start(builder).await;
     for number in (0..images).step_by(499) {
         expect_image(&daemon, number).await;
     }
     let blobs = images * (LAYERS as u64 + 2);
     wait_for_blobs(&daemon, blobs).await;
-    let (work, limit) = (daemon.work(), WORK * u32::try_from(blobs).unwrap());
-    eprintln!("{blobs} blobs known after {work:?} of work");
+    let work = daemon.work();
+    eprintln!("{blobs} blobs known after {work:?} of work, read and hashed once with {once:?}");
     assert_pinned(&daemon).await;
-    assert!(work < limit, "{work:?} of work for {blobs} blobs");
+    assert!(work < once * MOST_WORK, "{work:?} of work for {blobs} blobs, {once:?} to read them");
 }
 
 async fn wait_for_blobs(daemon: &Daemon, blobs: u64) {
@@ -105,6 +108,25 @@ fn pinned() -> impl Iterator<Item = String> {
 fn small_image(number: u64) -> Image {
     let layer = |layer| Bytes::from(format!("layer {layer} of {number}"));
     Image::with_layers(number, (0..LAYERS).map(layer).collect())
+}
+
+/// How long a processor works for this thread meanwhile (proc(5), `schedstat`).
+fn work_of(action: impl FnOnce()) -> Duration {
+    let worked = || {
+        let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
+    };
+    let before = worked();
+    action();
+    worked() - before
+}
+
+fn read_store(data_dir: &Path) {
+    for file in data_dir.join("blobs/sha256").read_dir().unwrap() {
+        let file = file.unwrap();
+        let digest = sha256(&fs::read(file.path()).unwrap());
+        assert_eq!(file.file_name().to_str().unwrap(), digest.encoded());
+    }
 }
 
 /// Writes what a mirror has that pulled so many images, but no index.
