@@ -183,7 +183,7 @@ impl Routes {
         if uri.path_and_query().is_some_and(|target| target.as_str().len() > MAX_TARGET) {
             return Err(RouteError::Length);
         }
-        let path = percent_decode_str(uri.path()).decode_utf8().map_err(|_| InvalidName::Name)?;
+        let path = decoded(uri.path())?;
         let namespace = self.namespace(uri)?;
         let endpoint = match path::split(&path).ok_or(RouteError::Elsewhere)? {
             Place::Root => Endpoint::Greeting,
@@ -297,6 +297,14 @@ impl<'a> Named<'a> {
 
 fn under(inner: &Registry, outer: &Registry) -> RouteError {
     RouteError::Registry(format!("{inner} under {outer}"))
+}
+
+/// Hardly a client encodes anything, and decoding looks at byte after byte.
+fn decoded(path: &str) -> Result<Cow<'_, str>, InvalidName> {
+    if !path.contains('%') {
+        return Ok(Cow::Borrowed(path));
+    }
+    percent_decode_str(path).decode_utf8().map_err(|_| InvalidName::Name)
 }
 
 fn parsed(digest: &str) -> Result<Digest, InvalidName> {
