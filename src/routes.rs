@@ -299,7 +299,7 @@ fn under(inner: &Registry, outer: &Registry) -> RouteError {
     RouteError::Registry(format!("{inner} under {outer}"))
 }
 
-/// Hardly a client encodes anything, and decoding looks at byte after byte.
+/// A path without percent-encoding. Hardly a client encodes anything, and decoding looks at byte after byte.
 fn decoded(path: &str) -> Result<Cow<'_, str>, InvalidName> {
     if !path.contains('%') {
         return Ok(Cow::Borrowed(path));
